@@ -16,7 +16,7 @@ from router.cli.output import INCOMPLETE, print_json, progress_bar
 @click.command("fit-pairs", short_help="Fit a probe to pairs of embedding and loss.")
 @click.argument("pairs", type=PATH)
 @output_option("The folder to write the probe to.", folder=True)
-@click.option("--name", help="The name of the probe. Default: the name of its folder.")
+@click.option("--name", metavar="NAME", help="The name of the probe. Default: the name of its folder.")
 @engine_options
 @JSON
 def fit_pairs_verb(pairs: Path, out: Path, name: str | None, engine: Any, as_json: bool) -> None:

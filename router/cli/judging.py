@@ -241,7 +241,7 @@ _PREVIEW_GROUPS = {
 @click.command("preview", cls=GroupedCommand, groups=_PREVIEW_GROUPS)
 @click.argument("log", metavar="LOG...", nargs=-1, required=True, type=PATH)
 @click.option("--policy", "policy_file", required=True, type=PATH, help="The policy file.")
-@click.option("--profile", help="Preview this profile instead of the rule of the policy.")
+@click.option("--profile", metavar="NAME", help="Preview this profile instead of the rule of the policy.")
 @LOG_FORMAT
 @COLUMNS
 @click.option(

@@ -74,10 +74,12 @@ AUTHOR = click.option(
 JSON = json_option()
 ARRAY = click.option(
     "--array",
+    metavar="NAME",
     help="The name of the array or column in the file. Default: `embedding`, or the only two-dimensional one.",
 )
 ENCODER = click.option(
     "--encoder",
+    metavar="NAME|FILE.json",
     default="minilm-l6",
     show_default=True,
     help="The encoder: the name of a built-in one, or a .json file with its specification.",

@@ -38,7 +38,7 @@ _IMPORT_GROUPS = {
 @click.argument("paths", metavar="[FORMAT] IN...", nargs=-1, required=True, type=PATH)
 @click.option("--out", required=True, type=PATH, help="The file to write, .parquet or .jsonl.")
 @click.option("--scores", type=PATH, help="A file of ids and scores, for logs that hold no scores.")
-@click.option("--score-name", help="The name of the score to read, if the source has several.")
+@click.option("--score-name", metavar="NAME", help="The name of the score to read, if the source has several.")
 @click.option(
     "--score-map",
     multiple=True,
@@ -97,10 +97,12 @@ _FIT_GROUPS = {
 @click.command("fit", cls=GroupedCommand, groups=_FIT_GROUPS, short_help="Fit a probe to outcomes.")
 @click.argument("data", nargs=-1, required=True, type=PATH)
 @output_option("The folder to write the probe to.", folder=True)
-@click.option("--models", help="The models to fit, separated by commas. Default: all models of the data.")
+@click.option(
+    "--models", metavar="A,B,...", help="The models to fit, separated by commas. Default: all models of the data."
+)
 @ENCODER
 @ENCODER_DIR
-@click.option("--name", help="The name of the probe. Default: the name of its folder.")
+@click.option("--name", metavar="NAME", help="The name of the probe. Default: the name of its folder.")
 @click.option(
     "--kind-names",
     type=PATH,
@@ -110,6 +112,7 @@ _FIT_GROUPS = {
 )
 @click.option(
     "--holdout",
+    metavar="SHARE|latest:SHARE",
     default="0",
     show_default=True,
     help="Leave rows out of the fit, for `elle tune` to certify with: a share of them, or latest:20% for the newest.",
@@ -208,6 +211,7 @@ _TUNE_GROUPS = {
 @click.option("--strong", metavar="MODEL", help="The expensive model, which is the reference; needs --weak.")
 @click.option(
     "--models",
+    metavar="A,B,...",
     help="Instead of --weak and --strong: the models, separated by commas, cheapest first. The last one is the "
     "reference.",
 )

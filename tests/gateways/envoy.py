@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,18 @@ def cluster(config: dict[str, Any], like: str, name: str, address: str) -> dict[
     socket = {"address": host, "port_value": int(port)}
     made["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"] = socket
     return made
+
+
+@contextmanager
+def envoy_in_front(folder: Path, address: str, upstream_url: str, names: Sequence[str]) -> Iterator[str]:
+    """Run Envoy in front of the service at `address`, with upstreams of these names; yield the URL of its door."""
+    find_envoy()
+    config = yaml.safe_load(EXAMPLE.read_text("utf-8"))
+    upstream = upstream_url.removeprefix("http://").removesuffix("/v1")
+    clusters = [cluster(config, name, name, upstream) for name in names]
+    clusters.append(cluster(config, "elle-router", "elle-router", address))
+    with running_envoy(folder, [listener(config, "door", "elle-router")], clusters) as urls:
+        yield urls["door"]
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from urllib.parse import unquote
 
 import httpx
 import pytest
-import yaml
 
 from router.client import RouterClient
 from router.deciding import pipeline
@@ -30,7 +29,7 @@ from tests.fakes import KINDS, FakeEncoder, probe_with_kinds, write_policy
 from tests.gateways.anthropic_door.anthropic_shape import as_anthropic
 from tests.gateways.chat_upstream import running_chat_upstream
 from tests.gateways.conversations import conversations
-from tests.gateways.envoy import EXAMPLE, cluster, find_envoy, listener, running_envoy
+from tests.gateways.envoy import envoy_in_front
 from tests.gateways.loopback import in_thread
 from tests.gateways.responses_door.response_upstream import running_response_upstream
 from tests.gateways.responses_door.responses_shape import as_responses
@@ -199,13 +198,8 @@ def _through_azures_paths(stack: Stack) -> list[Told]:
 def _through_envoy(stack: Stack) -> list[Told]:
     if not HAS_ENVOYS_PROTOS:
         pytest.skip("Envoy's protos are not installed; `pip install xds-protos`")
-    find_envoy()
-    config = yaml.safe_load(EXAMPLE.read_text("utf-8"))
-    upstream = stack.upstream_url.removeprefix("http://").removesuffix("/v1")
-    clusters = [cluster(config, name, name, upstream) for name in NAMES]
-    clusters.append(cluster(config, "elle-router", "elle-router", stack.address))
-    with running_envoy(stack.folder, [listener(config, "door", "elle-router")], clusters) as urls:
-        return _posted(urls["door"])
+    with envoy_in_front(stack.folder, stack.address, stack.upstream_url, NAMES) as url:
+        return _posted(url)
 
 
 def litellm_models(upstream_url: str) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from router.asking.session_ids import caller_of
 from router.client import AsyncRouterClient
@@ -22,7 +21,7 @@ from router.serving.settings import ServerSettings
 from router.values import RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 from tests.gateways.chat_upstream import running_chat_upstream
-from tests.gateways.envoy import EXAMPLE, cluster, find_envoy, listener, running_envoy
+from tests.gateways.envoy import envoy_in_front
 from tests.gateways.loopback import in_thread
 from tests.gateways.test_every_door_decides_alike import HAS_ENVOYS_PROTOS, NAMES, litellm_models
 
@@ -120,16 +119,11 @@ def test_openai_door(stack: Stack) -> None:
 
 @pytest.mark.skipif(not HAS_ENVOYS_PROTOS, reason="Envoy's protos are not installed; `pip install xds-protos`")
 def test_envoy(stack: Stack) -> None:
-    find_envoy()
-    config = yaml.safe_load(EXAMPLE.read_text("utf-8"))
-    upstream = stack.upstream_url.removeprefix("http://").removesuffix("/v1")
-    clusters = [cluster(config, name, name, upstream) for name in NAMES]
-    clusters.append(cluster(config, "elle-router", "elle-router", stack.address))
-    with running_envoy(stack.folder, [listener(config, "door", "elle-router")], clusters) as urls:
+    with envoy_in_front(stack.folder, stack.address, stack.upstream_url, NAMES) as url:
 
         def ask(body: dict[str, Any], caller: str) -> tuple[str, str]:
             metadata = {"metadata": {"session_id": "envoy"}}
-            return _post(urls["door"], body | metadata, {"x-api-key": caller})
+            return _post(url, body | metadata, {"x-api-key": caller})
 
         check(stack, ask)
 

@@ -12,7 +12,6 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-import yaml
 
 from probes.probe import DifficultyProbe
 from probes.tasks.keys import system_prompt_key
@@ -30,7 +29,7 @@ from router.values import Overrides, RouteQuery
 from router.wire import conversion
 from tests.fakes import FakeEncoder, fake_probe, write_policy
 from tests.gateways.chat_upstream import running_chat_upstream
-from tests.gateways.envoy import EXAMPLE, cluster, find_envoy, listener, running_envoy
+from tests.gateways.envoy import envoy_in_front
 from tests.gateways.loopback import in_thread
 from tests.gateways.test_every_door_decides_alike import HAS_ENVOYS_PROTOS, NAMES, litellm_models
 
@@ -183,13 +182,8 @@ def test_openai_door(stack: Stack) -> None:
 
 @pytest.mark.skipif(not HAS_ENVOYS_PROTOS, reason="Envoy's protos are not installed; `pip install xds-protos`")
 def test_envoy(stack: Stack) -> None:
-    find_envoy()
-    config = yaml.safe_load(EXAMPLE.read_text("utf-8"))
-    upstream = stack.upstream_url.removeprefix("http://").removesuffix("/v1")
-    clusters = [cluster(config, name, name, upstream) for name in NAMES]
-    clusters.append(cluster(config, "elle-router", "elle-router", stack.address))
-    with running_envoy(stack.folder, [listener(config, "door", "elle-router")], clusters) as urls:
-        check_http(stack, urls["door"])
+    with envoy_in_front(stack.folder, stack.address, stack.upstream_url, NAMES) as url:
+        check_http(stack, url)
 
 
 @pytest.mark.parametrize("engine", ["in process", "service"])

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The kind of feedback that is quality.",
 )
-@click.option("--name", help="Only feedback of this name, such as one of several checks.")
+@click.option("--name", metavar="NAME", help="Only feedback of this name, such as one of several checks.")
 @since_option("Only what was decided at this time (UTC) or later.")
 @click.option("--seed", default=0, show_default=True, help="The seed of the bootstrap.")
 @JSON

@@ -118,7 +118,13 @@ def sample_verb(
     show_default=True,
     help="Who graded. If two disagree about an answer, the higher authority counts.",
 )
-@click.option("--source", default="elle collect", show_default=True, help="What graded, such as the name of a judge.")
+@click.option(
+    "--source",
+    metavar="NAME",
+    default="elle collect",
+    show_default=True,
+    help="What graded, such as the name of a judge.",
+)
 @JSON
 def ledger_label_verb(outcomes: tuple[Path, ...], ledger: str, authority: str, source: str, as_json: bool) -> None:
     """Put the grades of OUTCOMES, which `elle collect` makes of a sample of the ledger, into the ledger.

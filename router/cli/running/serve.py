@@ -67,6 +67,7 @@ _SERVE_GROUPS = {
 )
 @click.option(
     "--host",
+    metavar="ADDRESS",
     default="127.0.0.1",
     show_default=True,
     help="The address to listen on. Without --tokens whoever reaches it may use the service.",
@@ -112,8 +113,8 @@ _SERVE_GROUPS = {
     metavar="FILE|URL",
     help="The public keys of an identity provider (JWKS): callers with a JSON Web Token that it signed are served too.",
 )
-@click.option("--jwt-issuer", help="What the claim `iss` of such a token must say; needs --jwks.")
-@click.option("--jwt-audience", help="What the claim `aud` of such a token must say; needs --jwks.")
+@click.option("--jwt-issuer", metavar="ISSUER", help="What the claim `iss` of such a token must say; needs --jwks.")
+@click.option("--jwt-audience", metavar="AUDIENCE", help="What the claim `aud` of such a token must say; needs --jwks.")
 @click.option(
     "--tls-cert", type=PATH, help="The certificate of the service, in PEM, for gRPC and HTTP; needs --tls-key."
 )

@@ -31,7 +31,13 @@ _MOST_CALLERS = 10
 
 
 @click.command("top", short_help="Show in the terminal what a running service decides.")
-@click.option("--url", default="http://127.0.0.1:9465", show_default=True, help="The address of the operator's page.")
+@click.option(
+    "--url",
+    metavar="URL",
+    default="http://127.0.0.1:9465",
+    show_default=True,
+    help="The address of the operator's page.",
+)
 @click.option(
     "--period",
     default="1h",

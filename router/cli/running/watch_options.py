@@ -21,7 +21,13 @@ _SERVING = (
         help="Also serve the operator's page on this port (extra admin); 0 takes any free one. With --tokens or --jwks "
         "a token with the scope admin is needed, as the password that the browser asks for.",
     ),
-    click.option("--admin-host", default="127.0.0.1", show_default=True, help="The address of the operator's page."),
+    click.option(
+        "--admin-host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        show_default=True,
+        help="The address of the operator's page.",
+    ),
     click.option(
         "--metrics-port",
         type=click.IntRange(0, 65535),

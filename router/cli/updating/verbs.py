@@ -36,6 +36,7 @@ _GROUPS = {
 @click.option("--policy", type=PATH, help="A certified policy on PROBE, whose targets are certified again.")
 @click.option(
     "--holdout",
+    metavar="SHARE|latest:SHARE",
     default="0.4",
     show_default=True,
     help="The part of LABELS that is set aside to certify with: a share, or latest:20% for the newest.",

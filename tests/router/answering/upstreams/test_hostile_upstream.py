@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from router.answering.upstream import Upstream
 from router.answering.upstreams import bounded_httpx
@@ -54,14 +53,6 @@ def url() -> Iterator[str]:
     yield found[0]
     stop.set()
     thread.join(30)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def upstream() -> AsyncIterator[Upstream]:
-    upstream = Upstream()
-    await upstream.load()
-    yield upstream
-    await upstream.aclose()
 
 
 def candidate(provider: str, url: str, mode: str, **more: Any) -> Candidate:

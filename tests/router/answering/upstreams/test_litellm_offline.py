@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from router.answering.upstream import Upstream
 from router.answering.upstreams.candidate_keys import key_of
@@ -18,14 +16,6 @@ from router.values import RouteQuery
 from tests.raw_server import raw_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def upstream() -> AsyncIterator[Upstream]:
-    upstream = Upstream()
-    await upstream.load()
-    yield upstream
-    await upstream.aclose()
 
 
 async def failure(upstream: Upstream, parameters: dict[str, Any] | None = None, **candidate: Any) -> DispatchError:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from router.answering.candidate_check import problems_of
 from router.answering.upstream import Upstream
@@ -37,14 +35,6 @@ PROBLEMS = {
 }
 
 PYTHON_CLASS = re.compile(r"\b[A-Za-z]+(Error|Exception)\b")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def upstream() -> AsyncIterator[Upstream]:
-    upstream = Upstream()
-    await upstream.load()
-    yield upstream
-    await upstream.aclose()
 
 
 @pytest.fixture(autouse=True)
