@@ -18,7 +18,15 @@ from router.pb import admin_service_pb2 as pb
 from router.pb import admin_service_pb2_grpc as pb_grpc
 from router.policies.loading import ServedPolicy
 from router.serving.reloading.reloader import Reloader, ReloadOutcome
-from router.versions.store import VersionStore, ChangeRequest, activate, find_version, load_versions, roll_back, versions_by_id
+from router.versions.store import (
+    ChangeRequest,
+    VersionStore,
+    activate,
+    find_version,
+    load_versions,
+    roll_back,
+    versions_by_id,
+)
 from router.versions.trail import Change
 from router.wire.request_reader import Context
 from router.wire.statuses import still_loading
