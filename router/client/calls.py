@@ -112,7 +112,7 @@ class _Client:
     ) -> None:
         self._api_key = api_key
         self._timeout_s = timeout_s
-        self._line = ClientChannel(self._openers, address, credentials)
+        self._channel = ClientChannel(self._openers, address, credentials)
 
     def _options(self, api_key: str | None, request: Any) -> dict[str, Any]:
         key = self._api_key if api_key is None else api_key
@@ -152,7 +152,7 @@ class RouterClient(_Client):
 
     def close(self) -> None:
         """Close the connection to the service."""
-        for channel in self._line.channels:
+        for channel in self._channel.channels:
             channel.close()
 
     def route(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> RoutingDecision:
@@ -179,7 +179,7 @@ class RouterClient(_Client):
         Closing the iterator cancels the call, also at the upstream.
         """
         request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
-        call = getattr(self._line.stub, _STREAM.name)(request, **self._options(rest.get("api_key"), request))
+        call = getattr(self._channel.stub, _STREAM.name)(request, **self._options(rest.get("api_key"), request))
         try:
             with errors_of_service():
                 for message in call:
@@ -197,7 +197,7 @@ class RouterClient(_Client):
 
     def _call(self, method: _Method[T], request: Any, api_key: str | None) -> T:
         with errors_of_service():
-            return method.read(getattr(self._line.stub, method.name)(request, **self._options(api_key, request)))
+            return method.read(getattr(self._channel.stub, method.name)(request, **self._options(api_key, request)))
 
 
 class AsyncRouterClient(_Client):
@@ -216,7 +216,7 @@ class AsyncRouterClient(_Client):
 
     async def close(self) -> None:
         """Close the connection to the service."""
-        for channel in self._line.channels:
+        for channel in self._channel.channels:
             await channel.close()
 
     async def route(self, what: Routable, overrides: Overrides | None = None, **rest: Unpack[Rest]) -> RoutingDecision:
@@ -239,7 +239,7 @@ class AsyncRouterClient(_Client):
     ) -> AsyncIterator[Step]:
         """Let the service decide, and yield the answer step by step. Closing the iterator cancels the call."""
         request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
-        call = getattr(self._line.stub, _STREAM.name)(request, **self._options(rest.get("api_key"), request))
+        call = getattr(self._channel.stub, _STREAM.name)(request, **self._options(rest.get("api_key"), request))
         try:
             with errors_of_service():
                 async for message in call:
@@ -257,7 +257,9 @@ class AsyncRouterClient(_Client):
 
     async def _call(self, method: _Method[T], request: Any, api_key: str | None) -> T:
         with errors_of_service():
-            return method.read(await getattr(self._line.stub, method.name)(request, **self._options(api_key, request)))
+            return method.read(
+                await getattr(self._channel.stub, method.name)(request, **self._options(api_key, request))
+            )
 
 
 def _request(what: Routable, overrides: Overrides | None, rest: Rest) -> pb.RouteRequest:

@@ -1,4 +1,4 @@
-"""Count what the requests of one stretch of time were like (`Block`); blocks can be added and written as JSON."""
+"""Count what the requests of one period of time were like (`Block`); blocks can be added and written as JSON."""
 
 from __future__ import annotations
 

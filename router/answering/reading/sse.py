@@ -40,7 +40,7 @@ _MAX_BLANK_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class ServerSentEvent:
-    """Holds one event of a stream: its name, which is empty for most events, and its data. Both are UTF-8 mostly."""
+    """Holds one event of a stream: its name, which is empty for most events, and its data. Both are usually UTF-8."""
 
     name: bytes
     data: bytes

@@ -1,4 +1,4 @@
-"""Turn errors of LiteLLM, the OpenAI SDK and their HTTP clients into ours. They are told by name, not by import."""
+"""Turn errors of LiteLLM, the OpenAI SDK and their HTTP clients into ours. Their names tell them, not an import."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _of_libraries(who: str, error: Exception, *, answered: bool, told: ReportedE
 
 
 def of_report(who: str, report: ReportedError, error: Exception) -> DispatchError:
-    """Return our error for one that a provider reported in an answer of status 200, classified as `error`.
+    """Return our error for a report in an answer of status 200, which LiteLLM would classify as `error`.
 
     Its words are passed on unless they are about the router's key or settings: they were written for whoever reads the
     answer.

@@ -72,6 +72,7 @@ class Grader(ABC):
 
     Attributes:
         name: how the grader is called on the command line and in outcomes.
+        column: the column of the data without which it can grade nothing, such as `reference`; empty if there is none.
         code_version: raised by hand when `grade` may return another score for the same input.
         needs_token_loss: True if it reads `ModelAnswer.mean_token_loss`, so that candidates must be asked for the
             log-probabilities of their tokens.
@@ -79,6 +80,7 @@ class Grader(ABC):
 
     name: ClassVar[str]
     code_version: ClassVar[int] = 1
+    column: ClassVar[str] = ""
     needs_token_loss: ClassVar[bool] = False
 
     @property
@@ -87,7 +89,7 @@ class Grader(ABC):
 
         A single sample that lacks one gets a verdict without a score.
         """
-        return NO_NEEDS
+        return frozenset({self.column}) if self.column else NO_NEEDS
 
     @property
     def models(self) -> tuple[str, ...]:

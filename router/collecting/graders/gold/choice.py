@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from router.collecting.graders.base import Grader, GradingContext, Needs, readable
+from router.collecting.graders.base import Grader, GradingContext, readable
 from router.collecting.graders.gold.contains import alone
 from router.collecting.graders.gold.exact import normalised
 from router.collecting.values import ModelAnswer, Sample, Verdict
@@ -32,16 +32,13 @@ _ANSWER_IS = re.compile(r"\b(?:answer|option|choice)\b\s*(?:is|:|=)", re.IGNOREC
 class MultipleChoice(Grader):
     """Finds which option the answer chooses: 1 if it is the right one, and 0 otherwise, also if it chooses none.
 
-    The reference is the letter of an option or its text. The answer may be the letter, a sentence such as "The answer
-    is (B)", or the text of exactly one option. An answer that names two letters as its answer chooses none.
+    The reference is the letter of an option or its text; without `choices` only letters are understood. The answer may
+    be the letter, a sentence such as "The answer is (B)", or the text of exactly one option. An answer that names two
+    letters as its answer chooses none.
     """
 
     name: ClassVar[str] = "choice"
-
-    @property
-    def needs(self) -> Needs:
-        """Return the column `reference`; without `choices` only letters are understood."""
-        return frozenset({"reference"})
+    column: ClassVar[str] = "reference"
 
     async def grade(self, sample: Sample, answer: ModelAnswer, context: GradingContext) -> Verdict:
         """Return 1 or 0; see the class."""

@@ -24,6 +24,7 @@ class Contains(Grader):
     """
 
     name: ClassVar[str] = "contains"
+    column: ClassVar[str] = "reference"
 
     text: str = ""
     case: bool = False
@@ -32,7 +33,7 @@ class Contains(Grader):
     @property
     def needs(self) -> Needs:
         """Return the column `reference`, unless the grader has a text of its own."""
-        return NO_NEEDS if self.text else frozenset({"reference"})
+        return NO_NEEDS if self.text else super().needs
 
     async def grade(self, sample: Sample, answer: ModelAnswer, context: GradingContext) -> Verdict:
         """Return 1 or 0; see the class."""

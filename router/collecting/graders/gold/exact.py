@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import ClassVar
 
-from router.collecting.graders.base import Grader, GradingContext, Needs, readable
+from router.collecting.graders.base import Grader, GradingContext, readable
 from router.collecting.values import ModelAnswer, Sample, Verdict
 
 _BLANKS = re.compile(r"\s+")
@@ -35,13 +35,9 @@ class Exact(Grader):
     """
 
     name: ClassVar[str] = "exact"
+    column: ClassVar[str] = "reference"
 
     case: bool = False
-
-    @property
-    def needs(self) -> Needs:
-        """Return the column `reference`."""
-        return frozenset({"reference"})
 
     async def grade(self, sample: Sample, answer: ModelAnswer, context: GradingContext) -> Verdict:
         """Return 1 or 0; see the class."""

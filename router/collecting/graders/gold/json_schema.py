@@ -46,6 +46,7 @@ class JsonSchema(Grader):
     """
 
     name: ClassVar[str] = "json_schema"
+    column: ClassVar[str] = "reference"
 
     schema: str = ""
     strict: bool = False
@@ -60,7 +61,7 @@ class JsonSchema(Grader):
     @property
     def needs(self) -> Needs:
         """Return the column `reference`, unless the grader has a schema of its own."""
-        return NO_NEEDS if self.schema else frozenset({"reference"})
+        return NO_NEEDS if self.schema else super().needs
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters, with what the file of the schema holds in place of its name."""

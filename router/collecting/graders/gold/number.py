@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from router.collecting.graders.base import Grader, GraderError, GradingContext, Needs, readable
+from router.collecting.graders.base import Grader, GraderError, GradingContext, readable
 from router.collecting.graders.gold.quantities import Quantity, final_quantity
 from router.collecting.values import ModelAnswer, Sample, Verdict
 
@@ -29,6 +29,7 @@ class Number(Grader):
     """
 
     name: ClassVar[str] = "number"
+    column: ClassVar[str] = "reference"
 
     tolerance: float = 1e-6
     absolute: float = 0.0
@@ -39,11 +40,6 @@ class Number(Grader):
             value = getattr(self, key)
             if not (math.isfinite(value) and value >= 0):
                 raise GraderError(f"{key} of the grader number must be 0 or more, got {value:g}.")
-
-    @property
-    def needs(self) -> Needs:
-        """Return the column `reference`."""
-        return frozenset({"reference"})
 
     async def grade(self, sample: Sample, answer: ModelAnswer, context: GradingContext) -> Verdict:
         """Return 1 or 0; see the class."""

@@ -27,6 +27,7 @@ class Regex(Grader):
     """
 
     name: ClassVar[str] = "regex"
+    column: ClassVar[str] = "reference"
 
     pattern: str = ""
     ignore_case: bool = False
@@ -38,7 +39,7 @@ class Regex(Grader):
     @property
     def needs(self) -> Needs:
         """Return the column `reference`, unless the grader has a pattern of its own."""
-        return NO_NEEDS if self.pattern else frozenset({"reference"})
+        return NO_NEEDS if self.pattern else super().needs
 
     async def grade(self, sample: Sample, answer: ModelAnswer, context: GradingContext) -> Verdict:
         """Return 1 or 0; see the class."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from router.collecting.graders.base import GradingContext, Needs, PlannedCall
+from router.collecting.graders.base import GradingContext, PlannedCall
 from router.collecting.graders.judges.judge_grader import NONSENSE, JudgeGrader
 from router.collecting.graders.judges.question import Question, prompt_text, transcript
 from router.collecting.values import ModelAnswer, Sample, Verdict
@@ -18,11 +18,7 @@ class ReferenceJudge(JudgeGrader):
     """Asks a judge whether the answer agrees with the reference answer: 1 if it does, and 0 otherwise."""
 
     name: ClassVar[str] = "reference"
-
-    @property
-    def needs(self) -> Needs:
-        """Return the column `reference`."""
-        return frozenset({"reference"})
+    column: ClassVar[str] = "reference"
 
     @property
     def prompts(self) -> tuple[str, ...]:

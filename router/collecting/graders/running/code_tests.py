@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
-from router.collecting.graders.base import Grader, GraderError, GradingContext, Needs, readable
+from router.collecting.graders.base import Grader, GraderError, GradingContext, readable
 from router.collecting.graders.running.sandbox import Limits, check_sandbox, run_confined
 from router.collecting.values import ModelAnswer, Sample, Verdict
 from router.quoting import quoted
@@ -40,6 +40,7 @@ class CodeTests(Grader):
     """
 
     name: ClassVar[str] = "tests"
+    column: ClassVar[str] = "tests"
 
     run: bool = False
     seconds: int = 10
@@ -56,11 +57,6 @@ class CodeTests(Grader):
         if self.isolation not in {"required", "optional"}:
             raise GraderError(f"isolation of the grader tests is required or optional, got {quoted(self.isolation)}.")
         check_sandbox(self.isolation == "required")
-
-    @property
-    def needs(self) -> Needs:
-        """Return the column `tests`."""
-        return frozenset({"tests"})
 
     async def grade(self, sample: Sample, answer: ModelAnswer, context: GradingContext) -> Verdict:
         """Return 1 or 0; see the class."""

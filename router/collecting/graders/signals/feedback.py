@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from router.collecting.graders.base import Grader, GraderError, GradingContext, Needs
+from router.collecting.graders.base import Grader, GraderError, GradingContext
 from router.collecting.values import ModelAnswer, Sample, Verdict
 from router.quoting import quoted
 
@@ -26,6 +26,7 @@ class FeedbackGrader(Grader):
     """
 
     name: ClassVar[str] = "feedback"
+    column: ClassVar[str] = "feedback"
 
     kinds: str = "thumb+rating+retries"
 
@@ -35,11 +36,6 @@ class FeedbackGrader(Grader):
                 f"kinds of the grader feedback must be among {', '.join(_KINDS)}, separated by +; got "
                 f"{quoted(unknown[0])}."
             )
-
-    @property
-    def needs(self) -> Needs:
-        """Return the column `feedback`."""
-        return frozenset({"feedback"})
 
     async def grade(self, sample: Sample, answer: ModelAnswer, context: GradingContext) -> Verdict:
         """Return what the feedback says; see the class."""
