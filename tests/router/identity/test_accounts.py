@@ -12,7 +12,7 @@ from router.errors import LimitExceededError
 from router.identity import accounts
 from router.identity.accounts import STRONG_BURST, Account, Accounts
 from router.identity.admission import Admission
-from router.identity.counts import DoorName, CallerFigures, Refusal, RefusalCounts
+from router.identity.counts import CallerFigures, DoorName, Refusal, RefusalCounts
 from router.identity.principal import Principal, Scope, TokenLimits
 
 DAY = 86_400.0
