@@ -35,12 +35,11 @@ async def answer_embeddings(exchange: Exchange, chunks: Sequence[bytes]) -> None
     """
     query, policy = await _read(exchange, chunks)
     candidate = query.overrides.pin or policy.rules.file.safe_default
+    dispatcher = exchange.engine.dispatcher
     prices = dispatcher.prices(policy.ref.name, candidate)
     expected_usd = _cost_usd(prices, sum(map(len, chunks)) / _BYTES_OF_TOKEN)
     with charging(expected_usd or 0.0) as charge:
-        answer = await embeddings_of(
-            exchange.engine.dispatcher, query, policy.ref.name, candidate, timeout_s=exchange.remaining_s
-        )
+        answer = await embeddings_of(dispatcher, query, policy.ref.name, candidate, timeout_s=exchange.remaining_s)
         usage = answer.get("usage")
         charge(_cost_usd(prices, as_count(usage.get("prompt_tokens")) if isinstance(usage, dict) else None))
     await exchange.reply.whole(200, {**JSON_HEADERS, ANSWERED_BY_HEADER: candidate}, answer)
