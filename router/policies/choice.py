@@ -199,11 +199,15 @@ def _abstains(selection: _Selection, judgement: Judgement, eligibility: Eligibil
     return within is None or (selection.index != _safe_default(eligibility) and selection.lead <= within)
 
 
+#: The beginning of a message for the caller of a policy with a fixed rule.
+_ONLY_FIXED = "the policy asks one candidate only, which may not"
+
+
 def _choose_fixed(rule: FixedRule, eligibility: Eligibility) -> _Selection:
     index = eligibility.rules.names.index(rule.candidate)
     if index not in eligibility.eligible:
         # Another candidate would replace the fixed one without the caller's knowledge.
-        raise NoEligibleCandidateError(say_why_none(eligibility.candidates, rule.candidate))
+        raise NoEligibleCandidateError(say_why_none(eligibility.candidates, rule.candidate, _ONLY_FIXED))
     return _Selection(index, Reason.FIXED)
 
 

@@ -250,9 +250,14 @@ def _too_expensive(cost: float | None, overrides: Overrides) -> list[str]:
     return []
 
 
-def say_why_none(candidates: Sequence[CandidateRisk], pin: str | None) -> str:
-    """Return the message for a request that no candidate may answer, or not the candidate named by `pin`."""
-    named = [c for c in candidates if pin is None or c.candidate == pin]
+def say_why_none(
+    candidates: Sequence[CandidateRisk], only: str | None, who: str = "the pinned candidate may not"
+) -> str:
+    """Return the message for a request that no candidate may answer, or not the one that is named by `only`.
+
+    who: which candidate that is, for the message.
+    """
+    named = [c for c in candidates if only is None or c.candidate == only]
     why = "; ".join(f"{c.candidate}: {', '.join(c.ineligible_because)}" for c in named)
-    head = "no candidate may answer this request" if pin is None else "the pinned candidate may not answer this request"
-    return f"{head} ({why}). Relax the overrides, or give the policy a candidate that fits."
+    head = "no candidate may" if only is None else who
+    return f"{head} answer this request ({why}). Relax the overrides, or give the policy a candidate that fits."

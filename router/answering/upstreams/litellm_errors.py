@@ -313,7 +313,9 @@ def _told_in(body: str | bytes) -> ReportedError | None:
 def _words_of(error: BaseException, told: ReportedError | None) -> str | None:
     """Return the provider's own words about a request. For parameters that it does not have, LiteLLM's words."""
     if type(error).__name__ == "UnsupportedParamsError":
-        return _cut(str(error))
+        # What follows is for people who run LiteLLM.
+        words, _, _ = str(error).partition("To drop these")
+        return _cut(words.removeprefix("litellm.UnsupportedParamsError: ").strip())
     return _cut(told.message) or None if told is not None else None
 
 

@@ -110,10 +110,10 @@ def test_an_abstention_does_not_look_like_an_answer(service: Service) -> None:
     [
         ({"model": None}, "model must be text"),
         ({"model": "nobody"}, "model must be one of"),
-        ({"state": ""}, "messages"),
+        ({"state": ""}, "state must be the text to judge, or a chat, got none"),
         ({"state": None}, "state must be"),
         ({"questions": None}, "questions must be an object"),
-        ({"questions": {}}, "questions must be an object"),
+        ({"questions": {}}, "questions must be an object of 1 to 128 questions, got 0 in an object"),
         ({"questions": {"tier": {"type": "noul", "instructions": "Is it?"}}}, "must be 'choice'"),
         ({"questions": {"tier": 7}}, "must be 'choice'"),
         ({"questions": {"tier": {"type": "choice", "criteria": {}}}}, "labels"),

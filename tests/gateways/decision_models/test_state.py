@@ -49,7 +49,7 @@ def test_the_chat_is_found(state: object, chat: tuple[dict[str, str], ...]) -> N
     assert chat_in_state(state) == chat
 
 
-@pytest.mark.parametrize("state", [None, 7, [], {}, True])
+@pytest.mark.parametrize("state", [None, 7, [], {}, True, "", " \n"])
 def test_a_state_without_text_is_refused(state: object) -> None:
     with pytest.raises(InvalidRequestError, match="state must be"):
         chat_in_state(state)

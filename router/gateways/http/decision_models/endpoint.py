@@ -19,7 +19,7 @@ from router.gateways.http.decision_models.state import chat_in_state
 from router.gateways.http.exchange import Exchange, is_large_body
 from router.gateways.http.http_reply import JSON_HEADERS
 from router.gateways.http.request_body import overrides_from_model
-from router.quoting import kind_of, quoted
+from router.quoting import quoted
 from router.values import Message, RouteQuery
 
 #: The reasons of decisions that say nothing about the prompt.
@@ -78,9 +78,9 @@ async def _answer(exchange: Exchange, chunks: Sequence[bytes], protocol: Protoco
 
 def _chat_of_input(body: Mapping[str, Any]) -> tuple[Message, ...]:
     given = body.get("input")
-    if isinstance(given, str | list) and given:
-        return chat_in_state(given)
-    raise InvalidRequestError(f"input must be text or a list of messages, got {kind_of(given)}.", field="input")
+    if isinstance(given, Mapping):
+        raise InvalidRequestError("input must be text or a list of messages, got an object.", field="input")
+    return chat_in_state(given, "input")
 
 
 _SYSTEMONE = Protocol(questions_of_systemone, lambda body: chat_in_state(body.get("state")), systemone_reply)

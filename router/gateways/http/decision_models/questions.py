@@ -32,12 +32,8 @@ def questions_of_systemone(body: Mapping[str, Any]) -> tuple[TierQuestion, ...]:
 
     Raises InvalidRequestError, which names the field, for anything but questions of the type `choice`.
     """
-    questions = body.get("questions")
-    if not isinstance(questions, Mapping) or not 1 <= len(questions) <= MAX_QUESTIONS:
-        raise InvalidRequestError(
-            f"questions must be an object of 1 to {MAX_QUESTIONS} questions, got {kind_of(questions)}.",
-            field="questions",
-        )
+    questions: Any = body.get("questions")
+    _check_number(questions, Mapping, "an object")
     found = []
     for name, question in questions.items():
         where = f"questions.{quoted(name)}"
@@ -57,11 +53,8 @@ def questions_of_decisions(body: Mapping[str, Any]) -> tuple[TierQuestion, ...]:
 
     Raises InvalidRequestError, which names the field, for anything but questions of the type `choice`.
     """
-    questions = body.get("questions")
-    if not isinstance(questions, list) or not 1 <= len(questions) <= MAX_QUESTIONS:
-        raise InvalidRequestError(
-            f"questions must be a list of 1 to {MAX_QUESTIONS} questions, got {kind_of(questions)}.", field="questions"
-        )
+    questions: Any = body.get("questions")
+    _check_number(questions, list, "a list")
     found = []
     for index, question in enumerate(questions):
         where = f"questions[{index}]"
@@ -75,6 +68,15 @@ def questions_of_decisions(body: Mapping[str, Any]) -> tuple[TierQuestion, ...]:
             TierQuestion("" if name is None else _text(name, f"{where}.name"), _labels(values, f"{where}.choices"))
         )
     return tuple(found)
+
+
+def _check_number(questions: Any, kind: type, called: str) -> None:
+    is_of_kind = isinstance(questions, kind)
+    if not is_of_kind or not 1 <= len(questions) <= MAX_QUESTIONS:
+        got = f"{len(questions):,} in {called}" if is_of_kind else kind_of(questions)
+        raise InvalidRequestError(
+            f"questions must be {called} of 1 to {MAX_QUESTIONS} questions, got {got}.", field="questions"
+        )
 
 
 def _check_type(question: Any, where: str) -> None:

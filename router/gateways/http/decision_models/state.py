@@ -33,21 +33,24 @@ _TURN = re.compile(r"^\[(\d{1,4})\] (?:(user|assistant): )?", re.MULTILINE)
 _SYSTEM_BEFORE, _REQUEST = "System prompt:\n", "\n\nRequest:\n"
 
 
-def chat_in_state(state: Any) -> tuple[Message, ...]:
+def chat_in_state(state: Any, field: str = "state") -> tuple[Message, ...]:
     """Return the chat that a state stands for, oldest message first.
 
     A text is what LiteLLM wraps, or else the prompt itself. A list of messages, or an object with `messages`, is the
-    chat. Any other JSON value is judged as its text. Raises InvalidRequestError for an empty state.
+    chat. Any other JSON value is judged as its text. `field` is the name of the state in the request.
+
+    Raises InvalidRequestError for an empty state.
     """
     messages = state.get("messages") if isinstance(state, Mapping) else state
     if isinstance(messages, list) and messages and all(isinstance(one, Mapping) and "role" in one for one in messages):
         return tuple(messages)
-    if isinstance(state, str):
+    if isinstance(state, str) and state.strip():
         text = state
     elif isinstance(state, Mapping | list) and state:
         text = json.dumps(state, ensure_ascii=False)
     else:
-        raise InvalidRequestError(f"state must be the text to judge, or a chat, got {kind_of(state)}.", field="state")
+        got = "none" if isinstance(state, str) else kind_of(state)
+        raise InvalidRequestError(f"{field} must be the text to judge, or a chat, got {got}.", field=field)
     return _unwrapped(text)
 
 

@@ -11,7 +11,7 @@ import pytest
 from router.answering.candidate_check import problems_of
 from router.answering.upstream import Upstream
 from router.answering.upstreams import litellm_problems
-from router.errors import DispatchError, UpstreamNotFoundError
+from router.errors import DispatchError, UpstreamNotFoundError, UpstreamRejectedError
 from router.policies.candidates.candidate import Candidate
 from router.values import RouteQuery
 
@@ -81,6 +81,19 @@ async def test_an_upstream_that_cannot_be_reached_has_no_http_status_and_no_clas
             )
         assert caught.value.http_status is None
         assert not PYTHON_CLASS.search(caught.value.message)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_caller_is_told_which_parameters_a_provider_lacks_and_nothing_of_litellm(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
+    query = RouteQuery.from_prompt("hello", parameters={"n": 2, "seed": 3})
+    with pytest.raises(UpstreamRejectedError) as caught:
+        await upstream.complete(Candidate(name="c", model="anthropic/x", api_base="http://127.0.0.1:1"), query)
+    message = caught.value.message
+    assert "anthropic does not support parameters: ['n', 'seed']" in message
+    assert not re.search("litellm|drop_params|dynamically", message, re.IGNORECASE)
 
 
 def test_values_of_variables_are_never_taken_for_names(monkeypatch: pytest.MonkeyPatch) -> None:
