@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Most connections to the metrics port. If there are more, the oldest is closed.
+MOST_CONNECTIONS = 64
+
 #: Seconds of silence after which a connection to the metrics port is closed.
 _SILENCE_S = 10.0
 
@@ -50,7 +53,7 @@ def serve_metrics(
     from prometheus_client import make_wsgi_app
 
     try:
-        server = _server_at(host, port, tls)
+        server = _MetricsServer(host, port, tls)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}:{port} for metrics ({error.strerror}); choose another --metrics-port."
@@ -66,23 +69,44 @@ def serve_metrics(
         thread.join()
 
 
-def _server_at(host: str, port: int, tls: Callable[[], ssl.SSLContext] | None) -> WSGIServer:
-    class Server(socketserver.ThreadingMixIn, WSGIServer):
-        daemon_threads = True
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+class _MetricsServer(socketserver.ThreadingMixIn, WSGIServer):
+    """Answers each connection in a thread of its own. tls: as in `serve_metrics`."""
 
-        def get_request(self) -> tuple[socket.socket, Any]:
-            connection, peer = super().get_request()
-            connection.settimeout(_SILENCE_S)
-            if tls is None:
-                return connection, peer
-            # The thread of the connection shakes hands, so that a client that does not keeps nobody else waiting.
-            return tls().wrap_socket(connection, server_side=True, do_handshake_on_connect=False), peer
+    daemon_threads = True
+    request_queue_size = 2 * MOST_CONNECTIONS
 
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            log.debug("a connection to the metrics port broke off")
+    def __init__(self, host: str, port: int, tls: Callable[[], ssl.SSLContext] | None) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._tls = tls
+        self._open: dict[int, socket.socket] = {}
+        super().__init__((host, port), _Quiet)
 
-    return Server((host, port), _Quiet)
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection, encrypted if the settings ask for it."""
+        connection, peer = super().get_request()
+        connection.settimeout(_SILENCE_S)
+        if self._tls is None:
+            return connection, peer
+        # The thread of the connection shakes hands, so that a client that does not keeps nobody else waiting.
+        return self._tls().wrap_socket(connection, server_side=True, do_handshake_on_connect=False), peer
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a connection in a thread, and close the oldest if there are too many."""
+        self._open[id(request)] = request
+        # A scrape takes milliseconds, so whoever came first of so many wants no answer.
+        for oldest in [*self._open.values()][:-MOST_CONNECTIONS]:
+            with contextlib.suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection that was answered."""
+        self._open.pop(id(request), None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say that a connection broke off only to whoever looks for a fault."""
+        log.debug("a connection to the metrics port broke off")
 
 
 class _Quiet(WSGIRequestHandler):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
+import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from router import errors
@@ -18,13 +23,14 @@ from router.observing.catalogue import CATALOGUE, MetricKind
 from router.observing.cost_comparison import CostComparison
 from router.observing.metrics import MetricsObserver
 from router.observing.observer import AnsweredEvent, AnswerOutcome, DecidedEvent, Observers, RefusedEvent
-from router.observing.prometheus import metrics_registry
+from router.observing.prometheus import MOST_CONNECTIONS, metrics_registry, serve_metrics
 from router.observing.tally import MAX_VERSIONS, Snapshot, Tally
 from router.observing.totals import Totals
 from router.policies.loading import load_policies
 from router.values import Overrides, RouteQuery
 from tests.fakes import FakeEncoder, write_policy
 from tests.router.observing.events import decision_of
+from tests.router.serving.processes import wait_until
 
 PRICES = {"input_usd_per_million_tokens": 10.0, "output_usd_per_million_tokens": 0.0}
 WARM = {"cached_input_usd_per_million_tokens": 1.0}
@@ -167,6 +173,35 @@ def test_prometheus_reads_every_metric_by_the_name_that_the_catalogue_says() -> 
     found = re.findall(r'^elle_decision_seconds_bucket{le="(\S+?)",stage="a stage"} (\S+)', text, re.MULTILINE)
     assert found[-4:] == [("0.5", "1.0"), ("1.0", "1.0"), ("2.5", "1.0"), ("+Inf", "1.0")]
     assert ("0.25", "0.0") in found
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_whoever_keeps_connections_open_takes_neither_the_metrics_nor_the_files_of_the_process(
+    tmp_path: Path, encrypted: bool
+) -> None:
+    if encrypted:
+        pytest.importorskip("cryptography")
+    with contextlib.ExitStack() as stack:
+        context, trust = _tls(tmp_path) if encrypted else (None, None)
+        port = stack.enter_context(serve_metrics(Snapshot, "127.0.0.1", 0, tls=(lambda: context) if context else None))
+        before = len(threading.enumerate())
+        for _ in range(3 * MOST_CONNECTIONS):
+            held = stack.enter_context(contextlib.closing(socket.create_connection(("127.0.0.1", port))))
+            held.sendall(b"GET /metrics HTTP/1.1\r\n")
+        wait_until(lambda: len(threading.enumerate()) - before <= MOST_CONNECTIONS + 1)
+        scheme = "https" if encrypted else "http"
+        answer = httpx.get(f"{scheme}://127.0.0.1:{port}/metrics", timeout=20, verify=trust or True)
+        assert "elle_" in answer.text
+
+
+def _tls(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    from tests.router.identity.authority import Authority
+
+    authority = Authority("a")
+    authority.sign("service").write(folder / "cert.pem", folder / "key.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context, ssl.create_default_context(cadata=authority.pem.decode())
 
 
 def test_a_snapshot_survives_its_way_as_json_and_a_metric_of_another_version_is_left_out() -> None:
