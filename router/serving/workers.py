@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -45,8 +46,8 @@ log = logging.getLogger(__name__)
 #: Seconds that a worker may take to load before its start counts as failed.
 START_S = 120.0
 
-#: Seconds between the end of a worker and the start of the next one. They double, up to the second number, with each
-#: worker in a row that does not become ready.
+#: Seconds from when a worker serves to the start of the next one, at least. They double, up to the second number, with
+#: each worker in a row that does not become ready.
 RESTART_S, LONGEST_RESTART_S = 1.0, 30.0
 
 #: Seconds between two signs of life that a worker's event loop sends to the parent.
@@ -107,7 +108,7 @@ class _Worker:
 
     Attributes:
         process: the process.
-        is_ready: whether it serves.
+        is_ready, ready_at: whether it serves, and since when.
         problem: why it cannot serve, in its own words; empty if it has said nothing.
         heard_at: when it last sent a sign of life, or was started; by the monotonic clock, as all times here.
         reports: what it has counted.
@@ -122,7 +123,7 @@ class _Worker:
         theirs.close()
         their_reports.close()
         self.reports = WorkerReports(reports)
-        self.is_ready = False
+        self.is_ready, self.ready_at = False, math.inf
         self.problem = ""
         self.heard_at = self.knows_since = time.monotonic()
         os.set_blocking(self._pipe.fileno(), False)
@@ -144,7 +145,8 @@ class _Worker:
                 return
             self.heard_at = time.monotonic()
             signs, failed, problem = heard.partition(_FAILED)
-            self.is_ready = self.is_ready or _READY in signs
+            if _READY in signs:
+                self.is_ready, self.ready_at = True, self.heard_at
             self.problem += problem.decode(errors="replace") if failed or self.problem else ""
 
     def close(self) -> None:
@@ -168,6 +170,10 @@ class _Slot:
     @property
     def name(self) -> str:
         return f"elle-worker-{self.number}"
+
+    def wait_s(self, served_s: float) -> float:
+        """Return the seconds until the next worker is started, after one that served for so long or, below 0, never."""
+        return max(0.0, min(RESTART_S * 2.0**self.failures, LONGEST_RESTART_S) - max(0.0, served_s))
 
 
 class _WorkerPool:
@@ -293,7 +299,8 @@ class _WorkerPool:
         log.error("worker %d %s; starting another. %s", worker.process.pid, words, worker.problem)
         self._restarts[how] += 1
         slot.failures += not worker.is_ready
-        slot.due_at = time.monotonic() + min(RESTART_S * 2.0**slot.failures, LONGEST_RESTART_S)
+        now = time.monotonic()
+        slot.due_at = now + slot.wait_s(now - worker.ready_at)
         slot.worker, self._last_problem = None, worker.problem or f"a worker {words} while starting; see the log."
         worker.close()
         self.totals.note_end(slot.name)

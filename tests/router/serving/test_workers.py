@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from router.client import RouterClient
+from router.serving.workers import _Slot
 from tests.fakes import write_policy
 from tests.router.policies.score_policy import write_score_policy
 from tests.router.serving.processes import ELLE, RULE, children_of, elle_serve, route_once, wait_until
@@ -246,3 +248,13 @@ def test_what_keeps_a_worker_from_starting_is_said_by_the_parent(tmp_path: Path)
     assert done.returncode != 0
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("failures", "served_s", "wait_s"),
+    # One that served is replaced at once, one that ends as soon as it serves is not started without a pause, and one
+    # that cannot start is tried ever more rarely.
+    [(0, 3600.0, 0.0), (0, 0.25, 0.75), (1, -math.inf, 2.0), (3, -math.inf, 8.0), (40, -math.inf, 30.0)],
+)
+def test_only_a_worker_that_ends_soon_is_waited_for(failures: int, served_s: float, wait_s: float) -> None:
+    assert _Slot(0, failures=failures).wait_s(served_s) == wait_s
