@@ -12,6 +12,9 @@ from router.intake.loop_turns import Pace
 #: The most bytes of a part. Splitting so many into lines of no letters takes less than a millisecond.
 PART_BYTES = 16 * 1024
 
+#: How much longer reading a part takes than its bytes, as `Pace` counts work. Chunks may have one byte each.
+PART_WORK = 2048
+
 
 async def in_small_parts(parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
     """Yield a body in parts of at most `PART_BYTES`, and let others have their turn between them."""
@@ -20,4 +23,4 @@ async def in_small_parts(parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes, N
         for at in range(0, len(part) or 1, PART_BYTES):
             small = part[at : at + PART_BYTES]
             yield small
-            await pace.worked(len(small))
+            await pace.worked(len(small) + PART_WORK)

@@ -128,7 +128,8 @@ class HttpAnswer:
     def parts(self) -> AsyncIterator[bytes]:
         """Yield the decompressed body in small parts, as it arrives."""
         packed = self._reply.headers.get("content-encoding", "").strip().lower() in PACKED
-        parts = self._reply.content.iter_any()
+        # Not all that is there at once: it may be thousands of tiny chunks.
+        parts = (data async for data, _ in self._reply.content.iter_chunks())
         return in_small_parts(unpacked(parts) if packed else parts)
 
     def close(self) -> None:

@@ -13,12 +13,14 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.streams import StreamReader
 
-from router.answering.reading.small_parts import PART_BYTES
+from router.answering.reading.small_parts import PART_BYTES, PART_WORK
 from router.answering.upstreams import upstream_http
 from router.answering.upstreams.upstream_http import UpstreamHttp
 from router.errors import UpstreamUnavailableError
 from router.intake.answer_budget import HeldAnswer
+from router.intake.loop_turns import TURN_WORK
 from tests.raw_server import raw_server
+from tests.router.intake.test_loop_turns import most_between_two_turns
 
 BODY = (b'{"model": "m", "messages": []}',)
 MOST = 1_000_000
@@ -257,3 +259,18 @@ async def test_an_answer_in_tiny_chunks_is_parsed_no_further_in_one_step_than_so
     assert sum(chunks) >= 100_000
     # Each takes about a microsecond.
     assert max(chunks) < 1100
+
+
+async def test_others_have_their_turn_while_tiny_chunks_are_read(http: UpstreamHttp) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    read: list[int] = []
+    async with listening(lambda *_: head + b"1\r\na\r\n" * 100_000 + b"0\r\n\r\n") as address:
+        answered = await http.send("POST", f"http://{address}/v1", BODY, HEADERS, timeout_s=10)
+
+        async def work() -> None:
+            async for part in answered.parts():
+                read.extend(part)
+
+        # It was all of a read of the network, tens of thousands.
+        assert await most_between_two_turns(asyncio.ensure_future(work()), read) <= TURN_WORK // PART_WORK
+    assert len(read) == 100_000
