@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from probes.bounded.files import read_bounded, shown
-from probes.bounded.text import decode_text, os_fault
+from probes.bounded.text import decode_text, not_there, os_fault
 from router.errors import ConfigError
 
 #: The largest policy file, in bytes. A candidate takes about 500.
@@ -39,7 +39,7 @@ def read_yaml(path: Path, what: str, most_bytes: int = MOST_BYTES) -> Any:
     try:
         text = decode_text(read_bounded(path, most_bytes))
     except FileNotFoundError as error:
-        raise ConfigError(f"{what} {path} does not exist.") from error
+        raise ConfigError(f"{what} {path} {not_there(path)}.") from error
     except OSError as error:
         raise ConfigError(f"{what} {path} cannot be read: {os_fault(error)}.") from error
     except ValueError as error:

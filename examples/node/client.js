@@ -1,5 +1,5 @@
 // Asks ELLE Router from Node, with the protos of this repository: node client.js [ADDRESS] [PROMPT]
-// Prints one line of JSON for the decision, then the answer as it streams. Needs `npm ci` first.
+// Prints a line of JSON for a decision, one for an error on purpose, then the answer as it streams. Needs `npm ci` first.
 
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -40,7 +40,7 @@ async function main() {
   // A candidate that nobody knows: errors carry a status, a sentence and, in their metadata, google.rpc details.
   const error = await route({ chat, overrides: { pin: "nobody" } }).catch((caught) => caught);
   const hasDetails = error.metadata.get("grpc-status-details-bin").length > 0;
-  console.log(JSON.stringify({ code: grpc.status[error.code], hasDetails }));
+  console.log(JSON.stringify({ pinned: "nobody", code: grpc.status[error.code], message: error.details, hasDetails }));
 
   for await (const step of client.StreamComplete({ route: { chat } }, soon())) {
     process.stdout.write(step.text_delta ?? "");

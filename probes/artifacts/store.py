@@ -26,7 +26,7 @@ from probes.artifacts.part_tensors import take_kinds, take_tasks
 from probes.artifacts.signature import SIGNATURE, check_signature, make_signature
 from probes.atomic_write import replace_directory
 from probes.bounded.files import BoundedFileError, BoundedJsonError, parse_json, read_bounded, shown
-from probes.bounded.text import os_fault
+from probes.bounded.text import not_there, os_fault
 from probes.calibration.base import Calibrator
 from probes.calibration.choice import KINDS, from_state, state_names
 from probes.errors import (
@@ -176,7 +176,7 @@ def _read(file: Path, most_bytes: int = _MOST_JSON_BYTES) -> bytes:
         return read_bounded(file, most_bytes)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ArtifactNotFoundError(
-            f"a probe must be a folder that `elle fit` or `elle fit-pairs` wrote; {file} does not exist."
+            f"a probe must be a folder that `elle fit` or `elle fit-pairs` wrote; {file} {not_there(file)}."
         ) from error
     except (OSError, BoundedFileError) as error:
         raise ArtifactError(f"{file} must be readable: {os_fault(error)}.") from error

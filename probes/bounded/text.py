@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import json
 import stat
 from collections.abc import Mapping, Sequence
@@ -47,6 +49,9 @@ _JSON_FAULTS = {
     "Illegal trailing comma before end of array": "a comma stands before the end",
 }
 
+#: How many names of a folder are compared with a name that is not there.
+_MOST_NAMES = 10_000
+
 #: Where files of the system stand that stand for what a shell pipes in.
 _PIPED = ("/dev/fd/", "/dev/stdin", "/proc/")
 
@@ -60,7 +65,7 @@ def path_fault(path: Path) -> str | None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+        return "is a link to a file that does not exist" if path.is_symlink() else not_there(path)
     except (OSError, ValueError) as error:
         return f"cannot be read: {os_fault(error)}"
     if stat.S_ISDIR(mode):
@@ -68,6 +73,21 @@ def path_fault(path: Path) -> str | None:
     if stat.S_ISREG(mode) or str(path).startswith(_PIPED):
         return None
     return "is a pipe, a socket or a device and not a file"
+
+
+def not_there(path: Path) -> str:
+    """Return the words for a path that does not exist: "does not exist, but data.csv does" if that was mistyped."""
+    mistyped = path
+    while not mistyped.parent.exists() and mistyped.parent != mistyped:
+        mistyped = mistyped.parent
+    try:
+        names = [entry.name for entry in itertools.islice(mistyped.parent.iterdir(), _MOST_NAMES)]
+    except OSError:
+        return "does not exist"
+    for name in difflib.get_close_matches(mistyped.name, sorted(filter(str.isprintable, names)), 1, cutoff=0.75):
+        if (meant := mistyped.with_name(name) / path.relative_to(mistyped)).exists():
+            return f"does not exist, but {meant} does"
+    return "does not exist"
 
 
 def os_fault(error: Exception) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.metadata
+import io
 import logging
 import os
 import platform
@@ -210,7 +211,10 @@ def _version(name: str) -> str | None:
 
 
 def main() -> None:
-    """Run the `elle` command; this is its entry point."""
+    """Run the `elle` command and end the process."""
+    # A terminal that is not UTF-8, as with LANG=de_DE.ISO-8859-1, is shown the code of a letter that it lacks.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # A reader may go away before all is written, as in `elle ... | head`; that is no error of ours.
     try:
         cli()

@@ -7,10 +7,12 @@ import getpass
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from probes.bounded.files import shown
 from probes.bounded.text import os_fault
@@ -19,6 +21,32 @@ from probes.shards.choosing import ENGINES, chosen_engine
 from router.cli.output import remember_json
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+#: What click asks for the values that begin with the text that is typed so far.
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def names_in(module: str, name: str, *, files: bool = False) -> Completer:
+    """Return what completes a value by the names that `name` in `module` lists. It is imported when a shell asks.
+
+    files: whether the value may also be the path of a file.
+    """
+
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        found = getattr(import_module(module), name)
+        known = [one for one in (found() if callable(found) else found) if one.startswith(incomplete)]
+        # Files come first: click's script for bash forgets what came before them, and offers them if nothing follows.
+        return [*([CompletionItem(incomplete, type="file")] if files else []), *map(CompletionItem, known)]
+
+    return complete
+
+
+#: The formats of logs and of exports that `elle import` reads.
+FORMAT_NAMES = names_in("router.tuning.outcomes.adapters.formats", "FORMATS")
+FORMAT_NAMES_OR_FILES = names_in("router.tuning.outcomes.adapters.formats", "FORMATS", files=True)
+ENCODER_NAMES = names_in("probes.encoders.spec", "BUILTIN_SPECS", files=True)
+GRADER_NAMES = names_in("router.collecting.graders.naming", "grader_names")
 
 
 class _SystemPath(click.Path):
@@ -82,6 +110,7 @@ ENCODER = click.option(
     metavar="NAME|FILE.json",
     default="minilm-l6",
     show_default=True,
+    shell_complete=ENCODER_NAMES,
     help="The encoder: the name of a built-in one, or a .json file with its specification.",
 )
 ENCODER_DIR = click.option("--encoder-dir", type=PATH, help="The folder that holds the encoder's files.")
@@ -134,7 +163,10 @@ def engine_options(command: _Function) -> _Function:
 
 
 LOG_FORMAT = click.option(
-    "--format", metavar="FORMAT", help="The format of the log, as `elle import` names it. Default: it is recognised."
+    "--format",
+    metavar="FORMAT",
+    shell_complete=FORMAT_NAMES,
+    help="The format of the log, as `elle import` names it. Default: it is recognised.",
 )
 
 #: The options of verbs that ask models: which prompts, how answers are graded, and how much they may cost.
@@ -147,6 +179,7 @@ _ASKING = (
         "graders",
         multiple=True,
         metavar="NAME[:PARAMETER=VALUE,...]",
+        shell_complete=GRADER_NAMES,
         help="How answers are graded; repeatable. The first one gives the score. Default: one that fits the columns.",
     ),
     click.option("--judges", type=PATH, metavar="POLICY", help="A policy file that describes the models that judge."),

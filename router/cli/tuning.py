@@ -12,6 +12,7 @@ from router.cli.options import (
     ENCODER,
     ENCODER_DIR,
     ENGINE_NAMES,
+    FORMAT_NAMES_OR_FILES,
     JSON,
     PATH,
     PRICES,
@@ -35,7 +36,9 @@ _IMPORT_GROUPS = {
 @click.command(
     "import", cls=GroupedCommand, groups=_IMPORT_GROUPS, short_help="Convert outcomes of other programs into our form."
 )
-@click.argument("paths", metavar="[FORMAT] IN...", nargs=-1, required=True, type=PATH)
+@click.argument(
+    "paths", metavar="[FORMAT] IN...", nargs=-1, required=True, type=PATH, shell_complete=FORMAT_NAMES_OR_FILES
+)
 @click.option("--out", required=True, type=PATH, help="The file to write, .parquet or .jsonl.")
 @click.option("--scores", type=PATH, help="A file of ids and scores, for logs that hold no scores.")
 @click.option("--score-name", metavar="NAME", help="The name of the score to read, if the source has several.")

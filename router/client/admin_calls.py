@@ -7,7 +7,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.json_format import MessageToDict
 
-from router.client.channels import DEFAULT_ADDRESS
+from router.client.channels import DEFAULT_ADDRESS, target_of
 from router.pb import admin_service_pb2 as pb
 from router.pb import admin_service_pb2_grpc as pb_grpc
 from router.wire.service_errors import errors_of_service
@@ -24,14 +24,16 @@ class AdminClient:
         credentials: credentials for TLS; None connects without encryption.
         api_key: a token with the scope `admin`.
 
-    Every method raises ServiceError if the service answers with an error.
+    Raises ConfigError for an address that is a URL. Every method raises ServiceError if the service answers with an
+    error.
     """
 
     def __init__(
         self, address: str = DEFAULT_ADDRESS, *, credentials: grpc.ChannelCredentials | None = None, api_key: str = ""
     ) -> None:
+        target = target_of(address)
         self._channel = (
-            grpc.insecure_channel(address) if credentials is None else grpc.secure_channel(address, credentials)
+            grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
         )
         self._stub = pb_grpc.AdminServiceStub(self._channel)
         self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()

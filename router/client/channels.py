@@ -160,6 +160,11 @@ class ClientChannel:
 def target_of(address: str | Sequence[str]) -> str:
     """Return the name by which grpc finds the replicas at an address or at several. Raises ConfigError."""
     if isinstance(address, str):
+        if address.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"an address must be host:port, such as {DEFAULT_ADDRESS}, got {quoted(address)}; encryption is asked "
+                "for by `credentials`."
+            )
         return address
     versions = {_ip_version(one) for one in address}
     if len(versions) != 1:

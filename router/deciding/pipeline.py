@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -40,7 +40,7 @@ from router.policies.choice import choose, needs_no_scores
 from router.policies.eligibility import check_eligibility
 from router.policies.loading import DEFAULT_POLICY, ServedPolicy, load_policies
 from router.policies.rules import Judgement
-from router.quoting import quoted
+from router.quoting import MAX_QUOTED_CHARACTERS, did_you_mean, quoted
 from router.values import RouteQuery
 
 
@@ -143,9 +143,7 @@ class Router:
         try:
             return self._policies[name or self._default]
         except KeyError as error:
-            raise UnknownPolicyError(
-                f"policy must be one of {', '.join(self._policies)}, got {quoted(name)}.", field="overrides.policy"
-            ) from error
+            raise UnknownPolicyError(_no_policy(name or "", self._policies), field="overrides.policy") from error
 
     def warm_up(self) -> None:
         """Run every encoder and probe once, so that the first request does not wait until they are set up."""
@@ -324,3 +322,13 @@ def load_encoders(
     """Return the encoder for each encoder identity that the policies' probes name. `loaded`: those that exist."""
     specs = {policy.encoder_spec.identity: policy.encoder_spec for policy in policies if policy.encoder_spec}
     return {identity: loaded.get(identity) or load_encoder(spec, encoder_dir) for identity, spec in specs.items()}
+
+
+def _no_policy(name: str, known: Collection[str]) -> str:
+    """Return the message for a name that no policy has, or no profile of a policy."""
+    policy, _, profile = name.partition(":")
+    if profile and policy in known:
+        profiles = [other.partition(":")[2] for other in known if other.startswith(f"{policy}:")]
+        return f"policy {policy} has no profile {quoted(profile)}; it has {', '.join(profiles) or 'none at all'}."
+    hint = did_you_mean(name, known) if len(name) <= MAX_QUOTED_CHARACTERS else ""
+    return f"policy must be one of {', '.join(known)}, got {quoted(name)}.{hint}"

@@ -19,7 +19,7 @@ import pydantic
 
 from probes.atomic_write import write_file
 from probes.bounded.files import read_bounded
-from probes.bounded.text import os_fault
+from probes.bounded.text import not_there, os_fault
 from router.errors import ConfigError
 from router.identity.principal import NO_LIMITS, Principal, Scope, TokenLimits
 from router.quoting import quoted
@@ -117,7 +117,7 @@ class TokenBook:
             raw = read_bounded(path, _MOST_BYTES)
         except FileNotFoundError as error:
             raise ConfigError(
-                f"the file of tokens {path} does not exist; `elle token create NAME --tokens {path}` makes it."
+                f"the file of tokens {path} {not_there(path)}; `elle token create NAME --tokens {path}` makes it."
             ) from error
         except (OSError, ValueError) as error:
             fault = os_fault(error) if isinstance(error, OSError) else error

@@ -17,7 +17,7 @@ from router.policies.candidates.candidate import Candidate, Prices
 from router.policies.policy_file import PolicyFile
 from router.policies.refusals import refuse_request, sort_parameters
 from router.policies.rules import Rules, speaks_anthropic, takes_unknown_parts
-from router.quoting import quoted
+from router.quoting import MAX_QUOTED_CHARACTERS, did_you_mean, quoted
 from router.values import NO_OVERRIDES, ApiFormat, Capability, HeldCandidate, Overrides
 
 _TEXT = frozenset({Capability.TEXT})
@@ -105,9 +105,10 @@ def _check_names(file: PolicyFile, overrides: Overrides) -> None:
     for field, names in named.items():
         for name in names:
             if name not in file.names:
+                hint = did_you_mean(name, file.names) if len(name) <= MAX_QUOTED_CHARACTERS else ""
                 raise UnknownCandidateError(
                     f"{field} must name candidates of policy {file.name!r} ({', '.join(file.names)}), "
-                    f"got {quoted(name)}.",
+                    f"got {quoted(name)}.{hint}",
                     field=f"overrides.{field}",
                 )
 

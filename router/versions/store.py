@@ -9,7 +9,7 @@ from typing import Protocol
 
 from router.errors import ConfigError, UnknownVersionError, VersionConflictError
 from router.policies.loading import ServedPolicy, load_policy, with_all_profiles
-from router.quoting import quoted
+from router.quoting import did_you_mean, quoted
 from router.versions.trail import Change, ChangeKind, Trail, conflict
 from router.versions.version import LEAST_PREFIX, SHOWN, Contents, PolicyVersion
 
@@ -98,7 +98,8 @@ def roll_back(store: VersionStore, policy: str, wish: ChangeRequest) -> Change:
     trail = store.trail()
     before, after = _expected(trail, policy, wish), trail.before(policy)
     if policy not in trail.active:
-        raise UnknownVersionError(f"no version of a policy {quoted(policy)} was ever active here.")
+        hint = did_you_mean(policy, trail.active)
+        raise UnknownVersionError(f"no version of a policy {quoted(policy)} was ever active here.{hint}")
     if not after:
         raise VersionConflictError(f"policy {quoted(policy)} has no earlier version to go back to.")
     return store.append(Change(ChangeKind.ROLLBACK, policy, before, after, wish.author, wish.reason))

@@ -33,7 +33,9 @@ def test_node_gets_the_decision_python_gets_then_an_error_with_details_then_a_st
     got = json.loads(decision)
     assert (got["chosen"], got["reason"]) == (expected.chosen, f"REASON_{expected.reason.value}")
     assert got["risks"] == {row.candidate: row.risk for row in expected.candidates}
-    assert json.loads(error) == {"code": "INVALID_ARGUMENT", "hasDetails": True}
+    told = json.loads(error)
+    assert "'nobody'" in told.pop("message")
+    assert told == {"pinned": "nobody", "code": "INVALID_ARGUMENT", "hasDetails": True}
     assert answer.startswith("[canned answer")
     assert expected.chosen_model.partition("/")[2] in answer
 

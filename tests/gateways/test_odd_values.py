@@ -330,3 +330,5 @@ def test_a_decision_is_one_whatever_a_name_looks_like(stack: Stack) -> None:
         for name in ("sma\u2060ll", "\uff53mall", "small\x00", "SMALL", " small"):
             with pytest.raises(ServiceError, match="pin must name candidates"):
                 client.route("x", Overrides(pin=name))
+        with pytest.raises(ServiceError, match=r"Did you mean small\?"):
+            client.route("x", Overrides(pin="smal"))

@@ -116,6 +116,14 @@ def test_a_body_without_model_or_messages_is_refused(policies, body):
     assert caught.value.field in {"model", "messages"}
 
 
+@pytest.mark.parametrize(("misspelled", "meant"), [("mesages", "messages"), ("modle", "model")])
+def test_a_misspelled_field_is_named_where_the_field_is_missing(policies, misspelled, meant):
+    body = {"model": "elle/work", "messages": MESSAGES}
+    body[misspelled] = body.pop(meant)
+    with pytest.raises(InvalidRequestError, match=f"Did you mean {meant} by '{misspelled}'"):
+        query_from_body(body, {}, policies)
+
+
 def test_a_body_is_not_copied_to_exchange_its_model():
     raw = json.dumps({"model": "m", "messages": [], "picture": "x" * 100_000}).encode()
     before, _, behind = ChatBody.parse(raw).written.with_model(b"1")

@@ -67,6 +67,7 @@ def policy_list_verb(store: str, as_json: bool) -> None:
     _say_if_empty(store, rows, "version")
     if as_json:
         print_json({"versions": rows})
+    if as_json or not rows:
         return
     table = Table("policy", "version", "active", "policy digest", "probe digest")
     for row in rows:
@@ -156,6 +157,7 @@ def _checked(
     store: VersionStore | None, what: str, encoder_dir: Path | None, *, keep: bool = False
 ) -> tuple[ServedPolicy, PolicyVersion | None]:
     """Return a policy that can decide here, with its version; a file has one only if it is to be kept in the store."""
+    from probes.bounded.text import not_there
     from router.errors import ConfigError
     from router.versions.checking import check_policies
     from router.versions.store import find_version, load_versions
@@ -163,7 +165,8 @@ def _checked(
 
     if store is not None and not Path(what).exists():
         if Path(what).suffix in {".yaml", ".yml"}:
-            raise ConfigError(f"the policy file {what} does not exist; write the path of one, or the id of a version.")
+            fault = not_there(Path(what))
+            raise ConfigError(f"the policy file {what} {fault}; write the path of one, or the id of a version.")
         version = find_version(store, what)
         policies = load_versions(store, [version.id])
         check_policies(policies, encoder_dir)
@@ -236,6 +239,7 @@ def policy_history_verb(policy: str | None, store: str, as_json: bool) -> None:
     _say_if_empty(store, rows, "change" if policy is None else f"change of {policy!r}")
     if as_json:
         print_json({"changes": rows})
+    if as_json or not rows:
         return
     table = Table("number", "at", "policy", "what", "before", "after", "author", "reason")
     for row in rows:

@@ -88,12 +88,14 @@ def query_from_body(
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequestError(
-            f"model must be text, such as {', '.join(model_names(policies)[:3])}, got {quoted(model)}.", field="model"
+            f"model must be text, such as {', '.join(model_names(policies)[:3])}, got {quoted(model)}."
+            f"{_misspelled('model', body)}",
+            field="model",
         )
     asked = _ASKED_IN.get(api_format, "messages")
     parameters = {key: value for key, value in body.items() if key not in {"model", asked, "stream"}}
     query = RouteQuery(
-        messages=_messages(api_format, asked, body.get(asked)),
+        messages=_messages(api_format, asked, body),
         api_format=api_format,
         overrides=overrides_from_model(model, policies),
         session_id=session_id_of("", headers, parameters),
@@ -104,13 +106,21 @@ def query_from_body(
     return with_origin(query, headers)
 
 
-def _messages(api_format: ApiFormat, field: str, value: Any) -> tuple[Any, ...]:
+def _misspelled(field: str, body: Mapping[str, Any]) -> str:
+    """Return a question for the end of a message if the body lacks a field and has one of nearly the same name."""
+    near = [name for name in body if len(name) <= _LONGEST_HINTED][:_MOST_SHOWN_NAMES]
+    return "" if field in body else did_you_mean(field, near, lambda name: f"{field} by {quoted(name)}")
+
+
+def _messages(api_format: ApiFormat, field: str, body: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the messages of a body, or the input items, which may be one text, or missing if the provider has them.
 
     The texts of a prompt are one message of the user. Of a prompt of tokens nobody here knows the text.
     """
+    value = body.get(field)
     if field == "messages" and not isinstance(value, list):
-        raise InvalidRequestError(f"messages must be a list, got {quoted(value)}.", field=field)
+        hint = _misspelled(field, body)
+        raise InvalidRequestError(f"messages must be a list, got {quoted(value)}.{hint}", field=field)
     if isinstance(value, str):
         return ({"role": "user", "content": value},)
     if not isinstance(value, list | None):

@@ -77,6 +77,7 @@ def print_fit(summary: FitSummary, console: Console) -> None:
     )
     if summary.adapted_from is not None:
         say(summary.adapted_from.describe())
+    say(f"On prompts left out ({summary.split}):")
     console.print(_model_table(summary))
     if (pair := figures.pair) is not None:
         title = f"Gain of {pair.strong} over {pair.weak}, {pair.n:,} prompts left out"
@@ -95,7 +96,7 @@ def print_fit(summary: FitSummary, console: Console) -> None:
 
 
 def _model_table(summary: FitSummary) -> Table:
-    table = Table(title=f"On prompts left out ({summary.split})", box=None, title_justify="left")
+    table = Table(box=None)
     table.add_column("model")
     for header in ("prompts", "mean score", "r of loss", "AUROC", "Brier", "ECE"):
         table.add_column(header, justify="right")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -74,7 +78,38 @@ def test_a_shell_completes_verbs_and_options() -> None:
     assert [one.value for one in shell.get_completions(["decide"], "--poli")] == ["--policy"]
 
 
+def test_a_shell_completes_names_and_files_where_an_option_takes_either() -> None:
+    shell = ShellComplete(cli, {}, "elle", "_ELLE_COMPLETE")
+
+    def completed(words: list[str], typed: str) -> list[tuple[str, str]]:
+        return [(one.value, one.type) for one in shell.get_completions(words, typed)]
+
+    assert completed(["import"], "langs") == [("langs", "file"), ("langsmith", "plain")]
+    assert completed(["collect", "log.jsonl", "--format"], "langs") == [("langsmith", "plain")]
+    assert ("contains", "plain") in completed(["collect", "log.jsonl", "--grader"], "")
+    assert ("minilm-l6", "plain") in completed(["fit", "--encoder"], "mini")
+    assert completed(["fit", "--encoder"], "my") == [("my", "file")]
+
+
 def test_the_models_are_called_cheap_and_expensive() -> None:
     for verb in VERBS.values():
         texts = (verb.help or "", *(getattr(parameter, "help", None) or "" for parameter in verb.params))
         assert not any(" dear" in text for text in texts), verb.name
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_offers_kinds_and_falls_back_to_files(tmp_path: Path) -> None:
+    program = tmp_path / "elle"
+    program.write_text(f"#!{sys.executable}\nfrom router.cli.main import main\nmain()\n")
+    program.chmod(0o755)
+    script = """
+    compopt() { echo "$@"; }
+    eval "$(_ELLE_COMPLETE=bash_source "$0")"
+    for typed in langs my; do
+        COMP_WORDS=(elle import "$typed") COMP_CWORD=2 COMPREPLY=()
+        _elle_completion "$0"
+        echo "$typed: ${COMPREPLY[*]}"
+    done
+    """
+    done = subprocess.run(["bash", "-c", script, program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["-o default", "langs: langsmith", "-o default", "my: "]

@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from router.client import ClientTlsFiles, RouterClient, channels
+from router.client.admin_calls import AdminClient
 from router.client.channels import ClientChannel, target_of
 from router.errors import ConfigError, ServiceError
 from router.pb import router_service_pb2 as pb
@@ -40,6 +41,12 @@ def test_grpc_is_told_where_the_replicas_are(address: Any, target: str) -> None:
 def test_addresses_that_grpc_could_not_use_are_refused(addresses: list[str]) -> None:
     with pytest.raises(ConfigError, match="address"):
         target_of(addresses)
+
+
+@pytest.mark.parametrize("client", [RouterClient, AdminClient])
+def test_a_url_is_no_address(client: Any) -> None:
+    with pytest.raises(ConfigError, match=r"must be host:port, such as localhost:50051, got 'http://localhost:8080'"):
+        client("http://localhost:8080")
 
 
 def test_the_session_is_in_a_header_for_balancers() -> None:

@@ -61,6 +61,10 @@ class TestDeciding:
         router = make_router(*paths)
         assert router.decide(prompt("x")).policy.name == "one"
         assert router.decide(prompt("x", policy="two")).reason is Reason.FIXED
+        with pytest.raises(UnknownPolicyError, match="policy one has no profile 'chep'; it has none at all"):
+            router.policy("one:chep")
+        with pytest.raises(UnknownPolicyError, match=r"got 'tow'. Did you mean two\?"):
+            router.policy("tow")
         with pytest.raises(UnknownPolicyError, match="one of one, two, got 'three'"):
             router.decide(prompt("x", policy="three"))
 

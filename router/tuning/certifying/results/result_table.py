@@ -26,6 +26,7 @@ def print_tuning_result(result: TuningResult, console: Console) -> None:
     if result.groups:
         console.print(_group_table(result))
     if result.plan:
+        console.print(f"Certified away from the reference at a loss of {result.plan.limit:g}, by calibration labels")
         console.print(_curve_table(result.plan))
         console.print(_label_table(result.plan))
     for note in result.notes:
@@ -42,8 +43,8 @@ def _rule_lines(result: TuningResult, rule: RuleResult, head: str) -> Iterator[s
     for t in rule.targets:
         certified = "certified" if t.certified else "NOT certified"
         yield (
-            f"{head}{t.says}: {certified} (it is {t.estimate:.4g} on these data; the bound is {t.bound:.4g} by "
-            f"{t.method}, at delta {t.delta:.3g})"
+            f"{head}{t.says}: {certified} at confidence {1 - t.delta:.4g} (it is {t.estimate:.4g} on these data, and "
+            f"its bound is {t.bound:.4g}, by the method {t.method})"
         )
     if not rule.certified:
         yield head + _not_possible(rule)
@@ -52,7 +53,7 @@ def _rule_lines(result: TuningResult, rule: RuleResult, head: str) -> Iterator[s
         shares = ", ".join(f"{candidate} {share:.1%}" for candidate, share in r.shares.items() if share)
         saved = f", {r.expected_cost_saving:.1%} of its cost saved" if r.expected_cost_saving is not None else ""
         yield (
-            f"{head}{what}: {shares}. Quality {r.quality:.4f}, {result.reference} "
+            f"{head}{what}: {shares}. Quality {r.quality:.4f}, always {result.reference} "
             f"{result.reference_quality:.4f}{saved}."
         )
 
@@ -106,8 +107,7 @@ def _group_cells(g: GroupResult) -> tuple[str, ...]:
 
 
 def _curve_table(plan: LabelPlan) -> Table:
-    title = f"Certified away from the reference at a loss of {plan.limit:g}, by calibration labels"
-    table = Table(title=title, box=None, title_justify="left")
+    table = Table(box=None)
     for header in ("labels", "share", "95 % of the curve", ""):
         table.add_column(header, justify="right")
     for p in plan.curve:
