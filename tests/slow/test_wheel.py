@@ -114,8 +114,13 @@ def test_the_wheel_works_with_an_extra_alone_or_says_what_it_lacks(
         assert list(home.iterdir()) == []
     else:
         _says_what_to_install(decided, "serve")
-    # LiteLLM brings the library for JSON Web Tokens too.
-    there = {extra, "jwt"} if ran(place / "bin" / "python", "-c", "import jwt").returncode == 0 else {extra}
+    # LiteLLM brings the library for JSON Web Tokens too, and Ray the one for parquet.
+    brought = {"jwt": "jwt", "train": "pyarrow"}
+    there = {extra} | {
+        name
+        for name, library in brought.items()
+        if ran(place / "bin" / "python", "-c", f"import {library}").returncode == 0
+    }
     for needed, words in ASKING_FOR.items():
         if needed not in there:
             _says_what_to_install(elle(*words), needed, "serve", "dispatch")
