@@ -128,9 +128,15 @@ class HttpAnswer:
     def parts(self) -> AsyncIterator[bytes]:
         """Yield the decompressed body in small parts, as it arrives."""
         packed = self._reply.headers.get("content-encoding", "").strip().lower() in PACKED
-        # Not all that is there at once: it may be thousands of tiny chunks.
-        parts = (data async for data, _ in self._reply.content.iter_chunks())
-        return in_small_parts(unpacked(parts) if packed else parts)
+        return in_small_parts(unpacked(self._chunks()) if packed else self._chunks())
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        # Not all that is there at once: it may be thousands of tiny chunks. aiohttp's own loop over chunks has no end
+        # for the second answer without a body (status 204), because all of these share one reader.
+        content = self._reply.content
+        while not content.at_eof():
+            data, _ = await content.readchunk()
+            yield data
 
     def close(self) -> None:
         """Close the connection, unless the body has been read to its end."""

@@ -77,6 +77,14 @@ async def test_a_body_arrives_to_the_byte_whatever_its_length(http: UpstreamHttp
             assert seen.pop() == body
 
 
+async def test_every_answer_without_a_body_ends(http: UpstreamHttp) -> None:
+    empty = b"HTTP/1.1 204 No Content\r\n\r\n"
+    async with listening(lambda head, body: empty) as server, asyncio.timeout(20):
+        for _ in range(3):
+            answered = await http.send("POST", f"http://{server}/", BODY, HEADERS, timeout_s=10)
+            assert await answered.read(MOST, HeldAnswer()) == b""
+
+
 async def test_compressed_answers_are_read_whole_and_as_a_stream(http: UpstreamHttp) -> None:
     packed = reply(gzip.compress(b"data: 1\n\n"), "content-encoding: gzip")
     async with listening(lambda head, body: packed) as address:
