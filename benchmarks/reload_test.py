@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -97,7 +98,8 @@ async def reload(server: Server, policy: Path, n_reloads: int) -> dict[str, Any]
     texts = {}
     for name in ("one", "two"):
         file = policy.with_name(f"{name}.yaml")
-        file.write_text(DEFAULT_POLICY.read_text("utf-8").replace('version: "2"', f'version: "{name}"'), "utf-8")
+        text = re.sub(r"^version: .*$", f"version: {name}", DEFAULT_POLICY.read_text("utf-8"), flags=re.MULTILINE)
+        file.write_text(text, "utf-8")
         texts[read_policy_file(file).digest] = file.read_bytes()
     digests, took, memory = list(texts), [], {}
     callers = Callers(server.address)
