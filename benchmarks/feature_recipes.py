@@ -125,7 +125,7 @@ def fourier(width: int, seed: int) -> Lift:
 
 
 def rectified(width: int, seed: int) -> Lift:
-    """Return a function that lifts features at random: max(0, s x) for vectors s of +1 and -1 (Cho & Saul 2009)."""
+    """Return a function that makes random features of x: max(0, s x), with s of +1 and -1 (Cho & Saul 2009)."""
     return lambda X, train: np.maximum(X @ signs(X.shape[1], width, seed), 0) * np.float32(np.sqrt(2 / width))
 
 

@@ -1,4 +1,4 @@
-"""Number and collect rows by their labels, so that equal labels (of texts, tasks or kinds) stay together."""
+"""Group rows that have the same label, such as the same text or task: number the groups, or list the rows of each."""
 
 from __future__ import annotations
 

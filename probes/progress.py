@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def terminal_bar(*further: ProgressColumn) -> Progress:
-    """Return a bar on stderr with its label, what is done of how much, and the time left. `further`: more columns."""
+    """Return a progress bar on stderr. It shows a label, how many of the rows are done, and the time left.
+
+    further: columns that are shown after these.
+    """
     # Most programs that import this package draw no bar.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -194,5 +194,5 @@ class RoutingDecision:
     escalated_from: str = ""
 
     def expected_usd(self, candidate: str) -> float | None:
-        """Return the expected cost of an answer of a candidate in USD; None if it is not known."""
+        """Return what an answer of this candidate is expected to cost in USD, or None if its price is not known."""
         return next((one.expected_cost_usd for one in self.candidates if one.candidate == candidate), None)

@@ -155,14 +155,22 @@ class Target:
         """Return whether the service still answers."""
         return self.post({"model": "elle/default", "messages": [{"role": "user", "content": "hello"}]}) == "200"
 
-    def post(self, body: bytes | dict[str, Any], **headers: str) -> str:
-        """Send one chat over HTTP on a connection of its own; return the status, or `closed` if the service hung up."""
+    def post(
+        self,
+        body: bytes | dict[str, Any],
+        read: Callable[[http.client.HTTPResponse], object] = http.client.HTTPResponse.read,
+        **headers: str,
+    ) -> str:
+        """Send one chat over HTTP on a connection of its own; return the status, or `closed` if the service hung up.
+
+        read: reads the answer, or as much of it as the caller wants.
+        """
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         connection = http.client.HTTPConnection(self.http, timeout=120)
         try:
             connection.request("POST", "/v1/chat/completions", raw, {"content-type": "application/json", **headers})
             reply = connection.getresponse()
-            reply.read()
+            read(reply)
         except (OSError, http.client.HTTPException):
             return "closed"
         else:

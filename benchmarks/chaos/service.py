@@ -132,7 +132,7 @@ class Service:
 
     @property
     def is_whole(self) -> bool:
-        """Return whether every worker runs and listens."""
+        """Return whether all workers of the service run and accept connections."""
         # A process may end while it is looked at.
         with contextlib.suppress(OSError):
             workers = self.workers()

@@ -57,7 +57,7 @@ def confined(predicted: NDArray[Any], seen: NDArray[np.float64]) -> NDArray[np.f
 
 
 def predict_held_out_groups(X: NDArray[Any], y: NDArray[np.float64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the predicted losses of all rows. Each row is predicted by a fit that saw none of its group."""
+    """Return the predicted loss of each row, by a fit on the other groups: it has seen no row of the same group."""
     folds = assign_folds(groups, 5)
     predicted = out_of_fold(X, y, folds).prediction[:, 0]
     for fold in range(5):

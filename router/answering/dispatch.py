@@ -219,7 +219,7 @@ class Dispatcher:
         return self._targets[policy, name].candidate
 
     def prices(self, policy: str, name: str) -> Prices | None:
-        """Return the prices of a candidate by the names of its policy and of itself; None if they are not known."""
+        """Return the prices of the candidate `name` of a policy, or None if they are not known."""
         return self._targets[policy, name].prices
 
     async def aclose(self) -> None:

@@ -12,7 +12,7 @@ from router.identity.principal import BeyondLimit
 
 
 class Admission:
-    """Lets the request in work use what the limits of its caller leave, and refuses the rest.
+    """Checks one request against the limits of its caller, counts what it uses, and refuses what is beyond a limit.
 
     Attributes:
         pays: whether the request gets an answer that costs money, and not a decision alone.

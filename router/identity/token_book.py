@@ -130,7 +130,7 @@ class TokenBook:
             raise ConfigError(f"the file of tokens {path} is wrong{place}: {first['msg']}.") from None
 
     def save(self, path: Path) -> None:
-        """Write the file in one step. Raises ArtifactError.
+        """Replace the file of tokens by these tokens, in one step. Raises ArtifactError.
 
         Only its owner can read a new one. One that exists keeps its owner, and its group if that may read it: a service
         that runs as somebody else must still be able to, or it would go on with tokens that are revoked.

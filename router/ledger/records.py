@@ -191,7 +191,7 @@ def outcome_row(event: AnsweredEvent) -> LedgerRow:
 
 
 def settled_row(event: SettledEvent) -> LedgerRow:
-    """Return the row of an answer that ended in the background, to be written over the row that says it began."""
+    """Return the row of an answer that ended in the background. It replaces the row that says that the answer began."""
     values = {
         "decision_id": event.decision_id,
         "at": event.at,

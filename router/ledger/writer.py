@@ -213,7 +213,7 @@ class LedgerWriter:
             if self._try_sink(lambda: self._write([event_row("rows_dropped", detail)])):
                 self._n_reported = dropped
         # What comes meanwhile has its turn next time. Else each commit would be of the few rows that came during the
-        # one before it, and a commit takes longer than ten rows.
+        # one before it, and a commit takes longer than a row.
         n_left = len(self._queue)
         while n_left:
             batch = [self._queue.popleft() for _ in range(min(_BATCH_ROWS, n_left))]

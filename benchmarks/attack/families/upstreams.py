@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -99,18 +98,13 @@ def _streamed(target: Target, request: pb.RouteRequest) -> str:
 
 def _streamed_over_http(target: Target, candidate: str) -> str:
     asked = {"model": candidate, "messages": [{"role": "user", "content": "hello"}], "stream": True}
-    connection = http.client.HTTPConnection(target.http, timeout=60)
-    try:
-        connection.request("POST", "/v1/chat/completions", json.dumps(asked), {"content-type": "application/json"})
-        reply, ends = connection.getresponse(), time.monotonic() + LEFT_S
+
+    def read(reply: http.client.HTTPResponse) -> None:
+        ends = time.monotonic() + LEFT_S
         while time.monotonic() < ends and reply.read1(65_536):
             pass
-    except (OSError, http.client.HTTPException):
-        return "closed"
-    else:
-        return str(reply.status)
-    finally:
-        connection.close()
+
+    return target.post(asked, read)
 
 
 def _called(target: Target, call: Callable[[pb_grpc.RouterServiceStub], object]) -> str:

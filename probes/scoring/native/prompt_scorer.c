@@ -42,7 +42,7 @@ struct elle_scorer {
 };
 
 /* Vectors of 32 bytes, which GCC and Clang make of whatever the processor has. With the -fwrapv that Python hands to
- * compilers, GCC would keep an array of LANES sums in memory, which takes six to ten times as long. Other compilers
+ * compilers, GCC would keep an array of LANES sums in memory, which takes several times as long. Other compilers
  * build nothing, and numpy computes the scores. */
 #if !defined(__GNUC__)
 #error "prompt_scorer.c needs the vectors of GCC or Clang"

@@ -103,7 +103,7 @@ class PatientDecoder(json.JSONDecoder):
 
 
 class Pieces:
-    """Gathers the pieces of a long text, some of which are joined at a time: joining very many is one long step.
+    """Joins very many pieces to one long text, block by block, because joining all of them at once is one long step.
 
     backwards: whether what is added stands before what was added earlier.
     """

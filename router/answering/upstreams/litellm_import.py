@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 #: Settings of LiteLLM by which it does not fetch tables from the network, at import or with a provider's first call.
 _LOCAL_TABLES = ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "LITELLM_LOCAL_BLOG_POSTS")
 
-#: The setting by which it does not look for keys in every error, which takes up to 20 ms in one step, during which no
+#: The setting by which it does not look for keys in every error, which is one long step, during which no
 #: other thread runs. Its log is off (below), ours masks keys itself, and what callers are told has been searched.
 _NO_SEARCH = "LITELLM_DISABLE_REDACT_SECRETS"
 

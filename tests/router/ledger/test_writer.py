@@ -185,7 +185,7 @@ def test_rows_that_come_during_a_commit_are_committed_together(tmp_path: Path) -
     commits: list[int] = []
 
     class Busy(FakeSink):
-        """Is given one more row during each commit, as by a service under load."""
+        """Puts one more row during each commit, as a busy service does."""
 
         def write(self, rows: Sequence[LedgerRow]) -> int:
             commits.append(len(rows))
