@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, TypeAlias
 
 import grpc.aio
@@ -24,6 +24,9 @@ MAX_ARRIVING = 64
 
 #: A request that has been arriving for fewer seconds than this is never refused as the slowest one.
 SLOW_S = 1.0
+
+#: A call that has at most this many seconds left is over: the caller ends it by its own clock.
+_DEADLINE_SLACK_S = 0.05
 
 #: A request of at most this many bytes, or of at most this many fields, is decoded in the event loop: that takes less
 #: time than handing it to a thread.
@@ -84,7 +87,8 @@ class RequestReader:
 
     Args:
         intake: the bounds that all doors of the process share; None for bounds of its own.
-        on_oversized: is called for each message that grpc refuses because it is too long.
+        on_oversized: is called for each message that grpc refuses because it is too long. grpc does not say
+            so to us but ends the call. A caller who hangs up before the message is whole looks the same and counts too.
     """
 
     def __init__(self, intake: Intake | None = None, on_oversized: Callable[[], None] = lambda: None) -> None:
@@ -106,7 +110,7 @@ class RequestReader:
 
         Raises InvalidRequestError, DeadlineError or OverloadedError.
         """
-        data = await self._read_in_time(context.read)
+        data = await self._read_in_time(context)
         held.add(len(data))
         await self._turns.wait(context.peer())
         large = decoder.is_large(data)
@@ -124,9 +128,9 @@ class RequestReader:
         """Yield an iterator over the messages of a streaming call. Each message is decoded when it is asked for."""
 
         async def decoded() -> AsyncGenerator[Any, None]:
-            is_empty = True
-            async for data in requests:
-                is_empty = False
+            data = await self._first(requests, context)
+            # That a later message is too long cannot be told from the end of the call.
+            while data is not None:
                 with self._intake.hold_bytes() as held:
                     held.add(len(data))
                     yield (
@@ -134,22 +138,41 @@ class RequestReader:
                         if decoder.is_large(data)
                         else decoder.decode(data)
                     )
-            if is_empty:
-                # Its first message was too long. That a later one is cannot be told from the end of the call.
-                self._on_oversized()
+                data = await anext(requests, None)
 
         async with contextlib.aclosing(decoded()) as messages:
             yield messages
 
-    async def _read_in_time(self, read: Callable[[], Awaitable[Any]]) -> bytes:
+    async def _first(self, requests: AsyncIterator[bytes], context: Context) -> bytes | None:
+        """Return the first message of a streaming call, or None if the call ends without one."""
+        try:
+            data = await anext(requests, None)
+        except asyncio.CancelledError:
+            self._note_no_message(context)
+            raise
+        if data is None:
+            self._note_no_message(context)
+        return data
+
+    def _note_no_message(self, context: Context) -> None:
+        """Count a call that ended before a message came, unless the caller's own deadline ended it."""
+        remaining_s = context.time_remaining()
+        if remaining_s is None or remaining_s > _DEADLINE_SLACK_S:
+            self._on_oversized()
+
+    async def _read_in_time(self, context: Context) -> bytes:
         now = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout_at(now + self._make_room(now)) as limit:
                 self._started_at[limit] = now
                 try:
-                    data: Any = await read()
+                    data: Any = await context.read()
                 finally:
                     self._started_at.pop(limit, None)
+        except asyncio.CancelledError:
+            # grpc ends the call of a message that is too long, and this can reach us before the end of the messages.
+            self._note_no_message(context)
+            raise
         except TimeoutError:
             if len(self._started_at) >= MAX_ARRIVING:
                 raise OverloadedError(
@@ -163,7 +186,7 @@ class RequestReader:
         if data is grpc.aio.EOF:
             # This is also what we see of a message that is too long, whose sender grpc has answered already. Nobody
             # else sends nothing.
-            self._on_oversized()
+            self._note_no_message(context)
             raise InvalidRequestError("the call must hold one message, got none.")
         message: bytes = data
         return message

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
 
 import grpc
 import pytest
 
 from router.pb import router_service_pb2 as pb
 from router.serving.grpc_options import MAX_REQUEST_BYTES
+from router.wire.request_reader import RequestDecoder, RequestReader
 
 ROUTE = "/elle.router.v1.RouterService/Route"
 BATCH = "/elle.router.v1.RouterService/BatchRoute"
@@ -74,3 +77,49 @@ def test_large_requests_are_answered_as_small_ones_are(channel: grpc.Channel) ->
     small = pb.RouteRequest(prompt="hello")
     together = batch(pb.BatchRouteRequest(requests=[request, small])).results
     assert [one.decision.chosen for one in together] == [alone.chosen, route(small).decision.chosen]
+
+
+class Waiting:
+    """Stands for the context of a call whose message never becomes whole."""
+
+    def __init__(self, remaining_s: float | None) -> None:
+        self._remaining_s = remaining_s
+
+    async def read(self) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    def time_remaining(self) -> float | None:
+        return self._remaining_s
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        yield await self.read()
+
+
+@pytest.mark.parametrize(("remaining_s", "n_counted"), [(None, 1), (20.0, 1), (0.0, 0)])
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_call_that_grpc_ends_before_its_message_is_whole_counts_unless_its_own_time_is_over(
+    streams: bool, remaining_s: float | None, n_counted: int
+) -> None:
+    counted: list[None] = []
+    reader = RequestReader(on_oversized=lambda: counted.append(None))
+    context, decoder = Waiting(remaining_s), RequestDecoder(pb.RouteRequest.FromString)
+
+    async def read() -> None:
+        if streams:
+            async with reader.read_many(context.messages(), cast(Any, context), decoder) as messages:
+                await anext(messages)
+        else:
+            async with reader.read_one(context.messages(), cast(Any, context), decoder):
+                pass
+
+    async def run() -> None:
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+    asyncio.run(run())
+    assert len(counted) == n_counted
