@@ -47,9 +47,10 @@ $(AGENTS):
 	-@$(PYTHON) -m venv .venv-agents && .venv-agents/bin/pip install --quiet openai-agents==0.24.0 'pydantic-ai-slim[openai]==2.68.0' \
 		&& touch $@
 
-# One process for each core; a file's tests stay in one process, because they share what they start.
+# Three processes for every two cores, because many tests wait for a process that they started. A file's tests stay in
+# one process, because they share what they start.
 test: $(INSTALLED) $(NODE) $(OPENAI) $(AGENTS)  ## Run the default test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n $$(( ($$(nproc) * 3 + 1) / 2 )) --dist loadfile
 
 fuzz-doors: $(INSTALLED)  ## Send a million random requests through every door; print JSON, keep what fails in tests/fuzz/seeds
 	@$(BIN)/python -m tests.fuzz
