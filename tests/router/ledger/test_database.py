@@ -95,6 +95,14 @@ def test_a_row_that_the_database_refuses_costs_no_other(tmp_path: Path, caplog: 
     assert "refuses a row: IntegrityError" in caplog.text
 
 
+@pytest.mark.parametrize("unfit", [{"at": 10**30}, {"detail": {"half": "\ud83d"}}, {"kind": "\ud83d"}])
+def test_a_row_that_cannot_be_sent_costs_no_other(unfit: dict[str, object], tmp_path: Path) -> None:
+    sink = DatabaseSink(sqlite_ledger(tmp_path))
+    assert sink.write([row(0), dataclasses.replace(row(1), values={**row(1).values, **unfit}), row(2)]) == 1
+    sink.close()
+    assert events(sqlite_ledger(tmp_path)) == [0, 2]
+
+
 def test_a_database_that_cannot_be_opened_may_come_back(tmp_path: Path) -> None:
     folder = tmp_path / "later"
     sink = DatabaseSink(sqlite_ledger(folder))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import sqlalchemy as sa
@@ -17,10 +19,11 @@ from router.ledger.export import export_ledger
 from router.ledger.insertion import DatabaseSink
 from router.ledger.opening import opened_reader
 from router.ledger.recorder import Ledger
-from router.ledger.records import event_row
+from router.ledger.records import LedgerRow, event_row
 from router.ledger.settings import LedgerSettings
 from router.ledger.stats import ledger_stats
 from router.ledger.tables import metadata
+from router.times import new_id
 from router.values import RouteQuery
 from tests.postgres import Postgres, missing, running_postgres
 from tests.router.ledger.rows import row, wait_until
@@ -44,6 +47,23 @@ def settings(server: Postgres, tmp_path: Path) -> LedgerSettings:
 def count(settings: LedgerSettings, kind: str) -> list[int]:
     with opened_reader(settings) as reader:
         return [one.detail["number"] for one in reader.events(kind)]
+
+
+def statements_of(sink: DatabaseSink) -> list[str]:
+    """Return a list that holds the first words of the statements that the sink executes from now on."""
+    executed: list[str] = []
+    sa.event.listen(sink._engine, "before_cursor_execute", lambda *told: executed.append(told[2].split("(")[0].strip()))
+    return executed
+
+
+def stored(settings: LedgerSettings, name: str, ids: Collection[str]) -> list[dict[str, Any]]:
+    """Return the rows of a table with these ids in the order of the ids, without what differs for equal rows."""
+    engine, table = database.open_engine(settings), metadata.tables[name]
+    (key,) = table.primary_key.columns
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(table).where(key.in_(ids)).order_by(key)).mappings().all()
+    engine.dispose()
+    return [{column: value for column, value in one.items() if column not in {key.name, "arrived"}} for one in found]
 
 
 def test_the_migrations_make_exactly_the_tables_that_the_code_names(settings: LedgerSettings) -> None:
@@ -73,6 +93,51 @@ def test_a_row_is_kept_once_and_one_that_is_refused_costs_no_other(settings: Led
     assert sink.write(rows) == 0
     sink.close()
     assert sorted(count(settings, "once")) == [0, 1, 2]
+
+
+def test_rows_that_are_copied_are_those_that_statements_insert(settings: LedgerSettings, tmp_path: Path) -> None:
+    keeping = replace(settings, keep_prompts=True, keep_features=True, place=str(tmp_path / "other.db"))
+    with patch.object(DatabaseSink, "write", return_value=0) as write:
+        decided(tmp_path, keeping, *(RouteQuery.from_prompt(f"why {n}?\n\t\\ 'é'", session_id="s") for n in range(2)))
+    rows: list[LedgerRow] = [one for call in write.call_args_list for one in call.args[0] if one.table != "events"]
+    sink = DatabaseSink(settings)
+    sink.migrate()
+    executed, found = statements_of(sink), []
+    for parts in ([[one] for one in rows], [rows]):
+        new = {one.values["decision_id"]: new_id() for one in rows}
+        for part in parts:
+            sink.write(
+                [replace(one, values={**one.values, "decision_id": new[one.values["decision_id"]]}) for one in part]
+            )
+        found.append([stored(settings, name, new.values()) for name in ("decisions", "outcomes")])
+    sink.close()
+    assert executed == [
+        *["INSERT INTO decisions"] * 2,
+        *["INSERT INTO outcomes"] * 2,
+        "COPY decisions",
+        "COPY outcomes",
+    ]
+    assert found[0] == found[1]
+    assert [one["prompt"] for one in found[1][0]] == ["why 0?\n\t\\ 'é'", "why 1?\n\t\\ 'é'"]
+    assert [one["candidates"][0]["candidate"] for one in found[1][0]] == ["small", "small"]
+    assert [one["input_tokens"] for one in found[1][1]] == [12, 12]
+
+
+def test_rows_that_are_given_again_stay_as_they_are_and_their_table_is_not_copied_into_for_a_while(
+    settings: LedgerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink, rows = DatabaseSink(settings), [event_row("again", {"number": number}) for number in range(4)]
+    assert sink.write(rows[:2]) == 0
+    executed = statements_of(sink)
+    assert sink.write([replace(one, values={**one.values, "actor": "somebody"}) for one in rows[:3]]) == 0
+    assert sink.write(rows) == 0
+    assert executed == ["COPY events", "INSERT INTO events", "INSERT INTO events"]
+    found = stored(settings, "events", [one.values["event_id"] for one in rows])
+    assert [(one["detail"]["number"], one["actor"]) for one in found] == [(0, ""), (1, ""), (2, "somebody"), (3, "")]
+    monkeypatch.setattr(sink._inserts["events"], "copies_from", 0.0)
+    assert sink.write([row(), row()]) == 0
+    assert executed[3:] == ["COPY events"]
+    sink.close()
 
 
 @pytest.mark.slow
