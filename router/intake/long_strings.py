@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.intake.joined_text import joined
+
 #: A string of at least this many bytes is decoded by itself. It is a picture as a rule.
 LONG_STRING_BYTES = 64 * 1024
 
@@ -134,14 +136,15 @@ def shorten(raw: bytes, long_strings: Sequence[tuple[int, int]]) -> ShortenedJso
 
 
 def _decode_string(raw: bytes, begin: int, end: int) -> str:
+    pieces: list[str] = []
     if raw.find(b"\\", begin, end) < 0 and _is_plain(np.frombuffer(raw, np.uint8, end - begin, begin)):
-        return str(memoryview(raw)[begin:end], "ascii")
-    pieces = []
-    while begin < end:
-        stop = _cut(raw, begin + _PIECE, end)
-        pieces.append(json.loads(f'"{raw[begin:stop].decode()}"'))
-        begin = stop
-    return "".join(pieces)
+        pieces += (raw[at : min(at + _PIECE, end)].decode("ascii") for at in range(begin, end, _PIECE))
+    else:
+        while begin < end:
+            stop = _cut(raw, begin + _PIECE, end)
+            pieces.append(json.loads(f'"{raw[begin:stop].decode()}"'))
+            begin = stop
+    return joined(pieces)
 
 
 def _is_plain(characters: NDArray[np.uint8]) -> bool:
