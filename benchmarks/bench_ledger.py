@@ -1,18 +1,22 @@
-"""Measure what the ledger costs a service, in SQLite and in PostgreSQL, interleaved; print JSON.
+"""Measure what the ledger costs a service, in SQLite and in PostgreSQL, by turning it on and off; print JSON.
 
-    python -m benchmarks.bench_ledger [--starts 6] [--rounds 6] [--seconds 1.5]
+    python -m benchmarks.bench_ledger [--starts 4] [--rounds 12] [--seconds 1.5]
 
-Three services with one encoder thread each run side by side: without a ledger, with SQLite, and with PostgreSQL (left
-out if the machine has none). In every round each of them in turn, in random order, decides new prompts as fast as it
-can for some seconds, so that a noisy machine slows all alike. Every prompt is new, so each is encoded. All services are
-started anew several times, because two processes of the very same service differ by some percent for as long as they
-run, depending on where their memory lies. So a start is the unit of the intervals, and not a round.
+A service with one encoder thread runs for each database (PostgreSQL is left out if the machine has none). In every
+round each of them decides new prompts as fast as it can for some seconds with its ledger, without it, and without it
+again, in random order. Without it means that the ledger of the running process is told of no decision: two processes of
+the very same service differ by some percent for as long as they run, depending on where their memory lies, so that the
+ledger's cost could not be told from that. Every prompt is new, so each is encoded. Client, service and database share
+the machine. Services are started anew several times.
 
-- `throughput_cost`: 1 - decisions a second with the ledger / without, of all rounds of a start: the mean over starts
-  with its 95 % bootstrap interval;
-- `cpu_cost`: CPU seconds of the process per decision with the ledger / without - 1, in the same way;
-- `same`: both figures of a second service without a ledger, which say how well the others can be told from 0;
-- `lost`: decisions that were answered and are not in the ledger at the end. It must be 0.
+- `throughput_cost`: 1 - decisions a second with the ledger / without, as the geometric mean over rounds with its 95 %
+  bootstrap interval;
+- `cpu_cost`: CPU seconds of the service and of the database's processes per decision with the ledger / without - 1, in
+  the same way;
+- `cpu_us`: CPU microseconds per decision of the ledger's thread, and of the database's processes;
+- `same`: the first two figures of the rounds without the ledger against the others without it, which say how well the
+  costs can be told from 0;
+- `lost`: decisions that were answered with the ledger on and are not in it at the end. It must be 0.
 """
 
 from __future__ import annotations
@@ -22,22 +26,24 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.bench_probe import commit, hardware
-from benchmarks.serve.processes import cpu_s
+from benchmarks.serve.processes import cpu_s, thread_s, tree_s
 from probes.measures.bootstrap import bootstrap
 from router.client import AsyncRouterClient
 from router.ledger.opening import opened_reader
@@ -53,6 +59,47 @@ _CONCURRENCY = 8
 _numbers = itertools.count()
 
 
+#: What a service does with its ledger in a part of a round.
+_MODES = ("on", "off", "off again")
+
+#: A service whose ledger is told of decisions from SIGUSR1 on, and not from SIGUSR2 on. Its threads have their names.
+_SWITCHED = """
+import ctypes, signal, threading
+from router.cli.main import main
+from router.ledger.recorder import Ledger
+decided, start, is_on = Ledger.decided, threading.Thread.run, [False]
+def run(thread):
+    ctypes.CDLL(None).prctl(15, thread.name.encode()[:15], 0, 0, 0)
+    start(thread)
+Ledger.decided = lambda ledger, event: decided(ledger, event) if is_on[0] else None
+threading.Thread.run = run
+signal.signal(signal.SIGUSR1, lambda *_: is_on.__setitem__(0, True))
+signal.signal(signal.SIGUSR2, lambda *_: is_on.__setitem__(0, False))
+main()
+"""
+
+
+@dataclass
+class Part:
+    """Holds what was measured of one service in one mode in one round."""
+
+    n_decided: int
+    seconds: float
+    service_s: float
+    ledger_s: float
+    database_s: float
+
+    @property
+    def per_s(self) -> float:
+        """Return the decisions a second."""
+        return self.n_decided / self.seconds
+
+    @property
+    def cpu_per_decision_s(self) -> float:
+        """Return the computing time of the service and of the database per decision in seconds."""
+        return (self.service_s + self.database_s) / self.n_decided
+
+
 @dataclass
 class Served:
     """One service, and what was measured of it."""
@@ -60,56 +107,54 @@ class Served:
     name: str
     address: str
     pid: int
-    ledger: LedgerSettings | None
-    seconds: float = 0.0
-    n_counted: int = 0
-    n_decided: int = 0
-    cpu_s: float = 0.0
+    ledger: LedgerSettings
+    database: int | None
+    rounds: list[dict[str, Part]] = field(default_factory=list)
+    n_recorded: int = 0
     lost: int = 0
 
-    @property
-    def per_s(self) -> float:
-        """Return the decisions a second."""
-        return self.n_counted / self.seconds
-
-    @property
-    def cpu_per_decision_s(self) -> float:
-        """Return the computing time of the process per decision in seconds."""
-        return self.cpu_s / self.n_counted
+    def used(self) -> tuple[float, float, float]:
+        """Return the CPU seconds so far: of the service, of its ledger's thread, and of the database's processes."""
+        return cpu_s(self.pid), thread_s(self.pid, "ledger"), tree_s(self.database) if self.database else 0.0
 
 
 def main() -> None:
     """Run everything and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--starts", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--starts", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=1.5)
     asked = parser.parse_args()
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bench-ledger-", dir="/var/tmp") as folder, contextlib.ExitStack() as stack:
         root = Path(folder)
         root.chmod(0o755)
         (root / "key").write_text("0" * 32)
-        places = {"sqlite": str(root / "ledger.db")}
+        places: dict[str, tuple[str, int | None]] = {"sqlite": (str(root / "ledger.db"), None)}
         if not missing():
-            places["postgresql"] = stack.enter_context(running_postgres()).url
+            server = stack.enter_context(running_postgres())
+            assert server.process is not None  # noqa: S101
+            places["postgresql"] = server.url, server.process.pid
         starts = [one_start(places, root, asked.rounds, asked.seconds, n) for n in range(asked.starts)]
-    figures = {name: figures_of(name, starts) for name in starts[0]}
-    print(json.dumps({"commit": commit(), **hardware(), **vars(asked), "services": figures}, indent=2))
+    figures = {name: figures_of(name, [one[name] for one in starts]) for name in places}
+    print(
+        json.dumps({"commit": commit(), **hardware(), "load_before": load, **vars(asked), "ledgers": figures}, indent=2)
+    )
 
 
-def one_start(places: dict[str, str], root: Path, rounds: int, seconds: float, number: int) -> dict[str, Served]:
+def one_start(
+    places: dict[str, tuple[str, int | None]], root: Path, rounds: int, seconds: float, number: int
+) -> dict[str, Served]:
     """Start all services, measure them, stop them, and return them by name."""
     with contextlib.ExitStack() as stack:
-        services = [stack.enter_context(served(name, None)) for name in ("none", "same")]
-        before = {}
-        for name, place in places.items():
+        services, before = [], {}
+        for name, (place, database) in places.items():
             settings = LedgerSettings(place, key_file=root / "key", spool_dir=root / f"spool-{name}")
-            services.append(stack.enter_context(served(name, settings)))
+            services.append(stack.enter_context(served(name, settings, database)))
             before[name] = rows_in(settings)
         asyncio.run(measure(services, rounds, seconds, random.Random(number)))
         for one in services:
-            if one.ledger is not None:
-                one.lost = one.n_decided - (rows_in(one.ledger) - before[one.name])
+            one.lost = one.n_recorded - (rows_in(one.ledger) - before[one.name])
     return {one.name: one for one in services}
 
 
@@ -120,20 +165,17 @@ def rows_in(settings: LedgerSettings) -> int:
 
 
 @contextlib.contextmanager
-def served(name: str, ledger: LedgerSettings | None) -> Iterator[Served]:
-    """Run a service as its user would."""
-    command = [sys.executable, "-c", "from router.cli.main import main; main()", "serve", "--port", "0"]
-    command += ["--threads", "1", "--drain-delay-s", "0"]
-    environment = dict(os.environ)
-    if ledger is not None:
-        command += ["--ledger-key", str(ledger.key_file), "--ledger-spool", str(ledger.spool_dir)]
-        environment["ELLE_LEDGER"] = ledger.place
+def served(name: str, ledger: LedgerSettings, database: int | None) -> Iterator[Served]:
+    """Run a service whose ledger can be turned on and off."""
+    command = [sys.executable, "-c", _SWITCHED, "serve", "--port", "0", "--threads", "1", "--drain-delay-s", "0"]
+    command += ["--ledger-key", str(ledger.key_file), "--ledger-spool", str(ledger.spool_dir)]
+    environment = {**os.environ, "ELLE_LEDGER": ledger.place}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None  # noqa: S101
     try:
         for line in process.stderr:
             if found := re.search(r"serving .* on (\S+)", line):
-                yield Served(name, found[1], process.pid, ledger)
+                yield Served(name, found[1], process.pid, ledger, database)
                 break
     finally:
         process.terminate()
@@ -141,21 +183,27 @@ def served(name: str, ledger: LedgerSettings | None) -> Iterator[Served]:
 
 
 async def measure(services: list[Served], rounds: int, seconds: float, order: random.Random) -> None:
-    """Ask each service in every round, in random order."""
+    """Ask each service in each mode in every round, in random order."""
     clients = {one.name: AsyncRouterClient(one.address) for one in services}
+    # The first round warms up.
     for turn in range(rounds + 1):
-        for one in order.sample(services, len(services)):
-            before, started = cpu_s(one.pid), time.perf_counter()
+        parts: dict[str, dict[str, Part]] = {one.name: {} for one in services}
+        wanted = [(one, mode) for one in services for mode in _MODES]
+        for one, mode in order.sample(wanted, len(wanted)):
+            os.kill(one.pid, signal.SIGUSR1 if mode == "on" else signal.SIGUSR2)
+            await asyncio.sleep(0.05)
+            before, started = one.used(), time.perf_counter()
             ends = started + seconds
             counts = await asyncio.gather(*(ask(clients[one.name], _numbers, ends) for _ in range(_CONCURRENCY)))
             elapsed = time.perf_counter() - started
             # The writer works on for a moment, and that belongs to these decisions.
             await asyncio.sleep(0.4)
-            one.n_decided += sum(counts)
-            if turn:  # The first round warms up.
-                one.n_counted += sum(counts)
-                one.seconds += elapsed
-                one.cpu_s += cpu_s(one.pid) - before
+            spent = [now - then for now, then in zip(one.used(), before, strict=True)]
+            parts[one.name][mode] = Part(sum(counts), elapsed, *spent)
+            one.n_recorded += sum(counts) if mode == "on" else 0
+        if turn:
+            for one in services:
+                one.rounds.append(parts[one.name])
     for client in clients.values():
         await client.close()
 
@@ -171,19 +219,40 @@ async def ask(client: AsyncRouterClient, numbers: Iterator[int], ends: float) ->
     return count
 
 
-def figures_of(name: str, starts: list[dict[str, Served]]) -> dict[str, Any]:
-    """Return the figures of a service, compared with that without a ledger."""
-    figures: dict[str, Any] = {"decisions_per_s": round(float(np.median([one[name].per_s for one in starts])), 1)}
-    if name == "none":
-        return figures
-    slower = [1 - one[name].per_s / one["none"].per_s for one in starts]
-    more_cpu = [one[name].cpu_per_decision_s / one["none"].cpu_per_decision_s - 1 for one in starts]
-    for key, values in (("throughput_cost", slower), ("cpu_cost", more_cpu)):
-        cost = bootstrap(lambda sample: float(np.mean(sample)), np.array(values))
-        figures[key] = [round(value, 4) for value in (cost.value, cost.low, cost.high)]
-    if name in MOST_COST:
-        figures |= {"most": MOST_COST[name], "lost": sum(one[name].lost for one in starts)}
-    return figures
+def figures_of(name: str, starts: list[Served]) -> dict[str, Any]:
+    """Return the figures of a ledger."""
+    rounds = [one for start in starts for one in start.rounds]
+    n_recorded = sum(one["on"].n_decided for one in rounds)
+    figures: dict[str, Any] = {
+        f"decisions_per_s_{mode}": round(
+            sum(one[mode].n_decided for one in rounds) / sum(one[mode].seconds for one in rounds), 1
+        )
+        for mode in ("on", "off")
+    }
+    figures |= costs(rounds, "on")
+    figures["cpu_us"] = {
+        "thread": round(sum(one["on"].ledger_s for one in rounds) / n_recorded * 1e6, 1),
+        "database": round(sum(one["on"].database_s for one in rounds) / n_recorded * 1e6, 1),
+    }
+    return {
+        **figures,
+        "same": costs(rounds, "off again"),
+        "most": MOST_COST[name],
+        "lost": sum(one.lost for one in starts),
+    }
+
+
+def costs(rounds: list[dict[str, Part]], mode: str) -> dict[str, list[float]]:
+    """Return what a mode costs against `off`: of the throughput, and of the computing time, with intervals."""
+    slower = [math.log(one[mode].per_s / one["off"].per_s) for one in rounds]
+    more = [math.log(one[mode].cpu_per_decision_s / one["off"].cpu_per_decision_s) for one in rounds]
+    return {"throughput_cost": _mean_cost(slower, -1), "cpu_cost": _mean_cost(more, 1)}
+
+
+def _mean_cost(logs: list[float], sign: int) -> list[float]:
+    """Return a geometric mean of ratios as a cost with its interval; `sign` is -1 if smaller ratios are worse."""
+    found = bootstrap(lambda sample: sign * math.expm1(float(np.mean(sample))), np.array(logs))
+    return [round(value, 4) for value in (found.value, found.low, found.high)]
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Server:
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that all processes of the server have used so far."""
-        return sum(cpu_s(pid) for pid in self._all())
+        return sum(tree_s(pid) for pid in self.pids)
 
     def rss_mb(self) -> float:
         """Return the resident memory of all processes of the server in MB."""
@@ -110,6 +110,19 @@ def cpu_s(pid: int) -> float:
     # In nanoseconds; the sums in `stat` have steps of 10 ms.
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
+def thread_s(pid: int, name: str) -> float:
+    """Return the CPU seconds of the threads of a process that have a name, which the kernel cuts to 15 bytes."""
+    tasks = [
+        task for task in Path(f"/proc/{pid}/task").iterdir() if (task / "comm").read_text().rstrip("\n") == name[:15]
+    ]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def tree_s(pid: int) -> float:
+    """Return the CPU seconds of a process and of all that it started. Those that have ended are left out."""
+    return sum(cpu_s(one) for one in (pid, *_children(pid)))
 
 
 def _rss_mb(pid: int) -> float:

@@ -35,6 +35,7 @@ def open_engine(settings: LedgerSettings) -> sa.Engine:
     """
     if settings.is_sqlite:
         url = sa.URL.create("sqlite", database=str(Path(settings.place).absolute()))
+        _adapt_quickly()
         engine = sa.create_engine(url, connect_args={"timeout": _BUSY_S})
         sa.event.listen(engine, "connect", _set_up_sqlite)
         return engine
@@ -47,6 +48,17 @@ def open_engine(settings: LedgerSettings) -> sa.Engine:
         pool_recycle=-1,
         connect_args={"connect_timeout": _CONNECT_S, "options": options, "application_name": "elle-router"},
     )
+
+
+def _adapt_quickly() -> None:
+    """Tell sqlite3 how it sends None and booleans: as NULL, and as 0 and 1, which is what it does anyway.
+
+    Untold, it looks for methods of an old protocol on each of them, which took a sixth of the time of a row.
+    """
+    import sqlite3
+
+    sqlite3.register_adapter(type(None), {None: None}.get)
+    sqlite3.register_adapter(bool, int)
 
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:
