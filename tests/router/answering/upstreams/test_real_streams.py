@@ -35,17 +35,6 @@ async def url() -> AsyncIterator[str]:
         yield url
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def upstream() -> AsyncIterator[Upstream]:
-    upstream = Upstream()
-    await upstream.load()
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (upstream_module, bounded_bodies):
-            patch.setattr(module, "TAIL_S", 0.2)
-        yield upstream
-    await upstream.aclose()
-
-
 def send(*steps: Step, kind: str = "text/event-stream", status: str = "200 OK") -> None:
     sent[:] = [real.HEAD.replace(b"text/event-stream", kind.encode()).replace(b"200 OK", status.encode()), *steps]
 
@@ -76,7 +65,13 @@ WHOLE = [
 
 
 @pytest.mark.parametrize(("name", "provider"), WHOLE)
-async def test_a_stream_that_is_whole_arrives(upstream: Upstream, url: str, name: str, provider: str) -> None:
+async def test_a_stream_that_is_whole_arrives(
+    upstream: Upstream, url: str, name: str, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if real.STAY in real.WHOLE_CHATS[name]:
+        # Only here: on a busy machine another stream may bring its numbers of tokens later than that.
+        for module in (upstream_module, bounded_bodies):
+            monkeypatch.setattr(module, "TAIL_S", 0.2)
     send(*real.WHOLE_CHATS[name], kind="application/json" if name == real.WRONG_TYPE else "text/event-stream")
     chunks = await stream(upstream, asked(provider, url))
     assert text_of(chunks) == "forty-two"
