@@ -51,32 +51,34 @@ def bert_graph(weights: EncoderWeights, parts: Sequence[tuple[str, int]]) -> byt
 
 
 class _Bert:
-    """Builds the ONNX graph of a BERT encoder. Every method adds its nodes and returns the name of their result."""
+    """Builds the ONNX graph of a BERT encoder. Every method adds its nodes and returns the name of their result.
+
+    They are added to the model where they stay: with the weights in them, every copy of a graph is one of 90 MB.
+    """
 
     def __init__(self, weights: EncoderWeights) -> None:
+        from onnx import helper
+
         self._weights = weights
-        self._nodes: list[Any] = []
-        self._constants: list[Any] = []
+        opsets = [helper.make_opsetid("", _ONNX_OPSET), helper.make_opsetid(_MICROSOFT, 1)]
+        empty = helper.make_graph([], "encoder", [], [])
+        self._model = helper.make_model(
+            empty, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="elle-router"
+        )
         self._known: set[str] = set()
 
     def build(self, parts: Sequence[tuple[str, int]], highest: int) -> bytes:
         from onnx import TensorProto, helper
 
+        graph, width = self._model.graph, len(parts) * self._weights.hidden
+        graph.input.append(helper.make_tensor_value_info(IDS, TensorProto.INT64, [1, "tokens"]))
+        graph.output.append(helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, [1, width]))
         states = [self._embeddings()]
         for halves in range(highest):
             half = self._feed_forward if halves % 2 else self._attention
             states.append(half(halves // 2, states[-1]))
         self._node("Concat", [self._pool(kind, halves, states[halves]) for kind, halves in parts], FEATURES, axis=1)
-        graph = helper.make_graph(
-            self._nodes,
-            "encoder",
-            [helper.make_tensor_value_info(IDS, TensorProto.INT64, [1, "tokens"])],
-            [helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, [1, len(parts) * self._weights.hidden])],
-            self._constants,
-        )
-        opsets = [helper.make_opsetid("", _ONNX_OPSET), helper.make_opsetid(_MICROSOFT, 1)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="elle-router")
-        serialised: bytes = model.SerializeToString(deterministic=True)
+        serialised: bytes = self._model.SerializeToString(deterministic=True)
         return serialised
 
     def _embeddings(self) -> str:
@@ -142,12 +144,16 @@ class _Bert:
         return self._constant(name, self._weights.tensors[name])
 
     def _constant(self, name: str, value: npt.NDArray[Any] | np.generic) -> str:
-        from onnx import numpy_helper
+        from onnx import helper
 
         if name not in self._known:
             self._known.add(name)
-            # ascontiguousarray would make a vector of a scalar.
-            self._constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
+            array = np.asarray(value)
+            tensor = self._model.graph.initializer.add()
+            tensor.name, tensor.data_type = name, helper.np_dtype_to_tensor_dtype(array.dtype)
+            tensor.dims.extend(array.shape)
+            # Little-endian and in C's order, whatever the array is.
+            tensor.raw_data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
         return name
 
     def _node(self, kind: str, inputs: Sequence[str], out: str, **attributes: Any) -> str:
@@ -157,4 +163,5 @@ class _Bert:
     def _add(self, kind: str, inputs: Sequence[str], outs: Sequence[str], **attributes: Any) -> None:
         from onnx import helper
 
-        self._nodes.append(helper.make_node(kind, list(inputs), list(outs), name=outs[0], **attributes))
+        node = helper.make_node(kind, list(inputs), list(outs), name=outs[0], **attributes)
+        self._model.graph.node.append(node)
