@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 import shlex
+import shutil
 import socket
 import tomllib
 from collections.abc import Iterator
@@ -42,11 +43,19 @@ def service(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> It
         yield service
 
 
+@pytest.fixture(scope="module")
+def _example_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the files that the pages name once for all pages, because a ledger takes a second."""
+    folder = tmp_path_factory.mktemp("examples")
+    write_files(folder)
+    (folder / "my.yaml").write_text(_elle(["policy", "new"]), "utf-8")
+    return folder
+
+
 @pytest.fixture
-def example_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def example_folder(_example_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder with the files that the pages name the working directory."""
-    write_files(tmp_path)
-    (tmp_path / "my.yaml").write_text(_elle(["policy", "new"]), "utf-8")
+    shutil.copytree(_example_files, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.setattr("router.cli.starting.start.RESAMPLES", 100)
     monkeypatch.chdir(tmp_path)
     return tmp_path
