@@ -11,6 +11,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
 # Before any library looks: nothing in the tests may reach for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -35,8 +36,14 @@ from router.serving.server import ServerSettings  # noqa: E402
 from router.tuning.judging import fit_figures  # noqa: E402
 from tests.service import running_service  # noqa: E402
 
+#: Seconds that a test waits for an answer before it fails. A service that has just started imports LiteLLM before its
+#: first answer, which takes half a minute on a machine that does ten other things.
+PATIENCE_S = 60.0
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    # httpx gives up after five seconds where a test says nothing. It has no public name for that.
+    vars(DEFAULT_TIMEOUT_CONFIG).update(dict.fromkeys(("connect", "read", "write", "pool"), PATIENCE_S))
     # On a busy machine one example of a property may take longer than the 200 ms that Hypothesis allows by default.
     hypothesis.settings.register_profile("no clock", deadline=None)
     hypothesis.settings.load_profile("no clock")
@@ -92,5 +99,5 @@ def router(_real_encoder: None) -> Router:
 
 @pytest.fixture
 def client(address: str) -> Iterator[RouterClient]:
-    with RouterClient(address) as client:
+    with RouterClient(address, timeout_s=PATIENCE_S) as client:
         yield client

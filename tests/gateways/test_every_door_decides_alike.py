@@ -153,7 +153,7 @@ def test_route_and_batch_route_tell_the_whole_record_of_the_python_api(
 
 def _replies(url: str, asked: Iterable[tuple[str, Mapping[str, Any]]]) -> list[httpx.Response]:
     """Return the replies to bodies, each of which goes to a path."""
-    with httpx.Client(timeout=30) as http:
+    with httpx.Client(timeout=60) as http:
         replies = [http.post(f"{url}{path}", json=body) for path, body in asked]
     assert {reply.status_code for reply in replies} == {200}
     return replies

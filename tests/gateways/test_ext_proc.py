@@ -47,7 +47,7 @@ class Stack:
     def post(self, listener: str, body: bytes | dict, path: str = "/v1/chat/completions", **headers: str):
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"content-type": "application/json"} | headers
-        return httpx.post(self.urls[listener] + path, content=raw, headers=headers, timeout=30)
+        return httpx.post(self.urls[listener] + path, content=raw, headers=headers, timeout=60)
 
     def take(self, name: str):
         """Return the one request that reached this upstream since the last look; none may have reached the other."""
@@ -157,7 +157,7 @@ def test_a_streamed_answer_passes_while_it_is_written(stack):
     upstream = stack.upstreams[name]
     upstream.gate.clear()
     body = chat("hello", stream=True) | {"model": name}
-    with httpx.stream("POST", stack.urls["closed"] + "/v1/chat/completions", json=body, timeout=30) as reply:
+    with httpx.stream("POST", stack.urls["closed"] + "/v1/chat/completions", json=body, timeout=60) as reply:
         lines = (line for line in reply.iter_lines() if line)
         # The upstream writes no more before the first event is here.
         assert "I am" in next(lines)
@@ -279,7 +279,7 @@ def test_what_is_refused_by_its_headers_cannot_say_who_answers(tmp_path, on_fail
         grpc.insecure_channel(address) as channel,
     ):
         stub = external_processor_pb2_grpc.ExternalProcessorStub(channel)
-        (answer,) = stub.Process(iter([message]), timeout=30)
+        (answer,) = stub.Process(iter([message]), timeout=60)
     if on_failure == "closed":
         assert answer.immediate_response.status.code == 400
     else:

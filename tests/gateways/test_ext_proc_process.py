@@ -53,7 +53,7 @@ def test_answers_outlive_a_killed_router_and_new_requests_are_refused_or_passed_
         body = chat("Why is the sky blue?") | {"model": "elle/mixtral-gpt4"}
 
         def ask(kind: str) -> httpx.Response:
-            return httpx.post(urls[kind] + "/v1/chat/completions", json=body, timeout=30)
+            return httpx.post(urls[kind] + "/v1/chat/completions", json=body, timeout=60)
 
         alive = ask("closed")
         assert alive.status_code == 200
@@ -63,13 +63,13 @@ def test_answers_outlive_a_killed_router_and_new_requests_are_refused_or_passed_
         with (
             ThreadPoolExecutor() as threads,
             httpx.stream(
-                "POST", urls["closed"] + "/v1/chat/completions", json=body | {"stream": True}, timeout=30
+                "POST", urls["closed"] + "/v1/chat/completions", json=body | {"stream": True}, timeout=60
             ) as begun,
         ):
             lines = (line for line in begun.iter_lines() if line)
             assert "I am" in next(lines)
             awaited = threads.submit(ask, "closed")
-            other = threads.submit(httpx.post, urls["closed"] + "/v1/embeddings", json=body, timeout=30)
+            other = threads.submit(httpx.post, urls["closed"] + "/v1/embeddings", json=body, timeout=60)
             while sum(len(upstream.seen) for upstream in upstreams.values()) < 4:
                 time.sleep(0.01)
             # The router's part is over with its decision, which is all that the answers still had to do with it.

@@ -70,7 +70,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def post(root: str, path: str, model: Any) -> httpx.Response:
-    return httpx.post(f"{root}{path}", json={"model": model, **DOORS[path]}, timeout=30)
+    return httpx.post(f"{root}{path}", json={"model": model, **DOORS[path]}, timeout=60)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/systemone"])

@@ -103,7 +103,7 @@ class Stack:
             return "".join(step.text for step in steps), steps[0].delivery.answered_by, steps[0].chunk
         streamed = door == "http-stream"
         body = {"model": f"elle/{policy}", "messages": [{"role": "user", "content": "x"}], "stream": streamed}
-        reply = httpx.post(f"{self.http}/chat/completions", json=body, timeout=30)
+        reply = httpx.post(f"{self.http}/chat/completions", json=body, timeout=60)
         assert reply.status_code == 200, reply.text
         if not streamed:
             whole = json.loads(reply.text, parse_constant=_no_json)
@@ -198,7 +198,7 @@ class TestAnswers:
 
 def route(stack: Stack, request: pb.RouteRequest) -> pb.RouteResponse:
     with grpc.insecure_channel(stack.grpc) as channel:
-        return pb_grpc.RouterServiceStub(channel).Route(request, timeout=20)
+        return pb_grpc.RouterServiceStub(channel).Route(request, timeout=60)
 
 
 def refusal(stack: Stack, request: pb.RouteRequest) -> tuple[str, str]:

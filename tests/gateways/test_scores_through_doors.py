@@ -115,12 +115,12 @@ def test_http_by_headers_and_metadata(stack: Stack) -> None:
         ]
         for headers, more in ways:
             body = {"model": "elle/test", "messages": [{"role": "user", "content": "hello"}]} | more
-            reply = httpx.post(f"{stack.http_url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+            reply = httpx.post(f"{stack.http_url}/v1/chat/completions", json=body, headers=headers, timeout=60)
             assert reply.status_code == 200, reply.text
             assert reply.headers["x-elle-candidate"] == winner
             assert reply.json()["elle"]["score"]["name"] == "Confidence"
     body = {"model": "elle/test", "messages": [{"role": "user", "content": "hello"}]}
-    reply = httpx.post(f"{stack.http_url}/v1/chat/completions", json=body, headers={"x-elle-scores": "{"}, timeout=30)
+    reply = httpx.post(f"{stack.http_url}/v1/chat/completions", json=body, headers={"x-elle-scores": "{"}, timeout=60)
     assert reply.status_code == 400
     assert "x-elle-scores must be a JSON object of numbers" in reply.text
 

@@ -136,13 +136,13 @@ def test_the_wait_is_told_in_seconds_and_in_milliseconds(stack: tuple[str, Upstr
     body = {"model": f"busy-{api}-direct", "max_tokens": 9, "input" if api == "responses" else "messages": HELLO}
     # A key of the caller's own makes no difference: every request is answered anew.
     headers = {"idempotency-key": "one"}
-    refused = httpx.post(f"{root}/v1/{path}", json=body, headers=headers, timeout=30)
+    refused = httpx.post(f"{root}/v1/{path}", json=body, headers=headers, timeout=60)
     assert (refused.status_code, refused.headers["retry-after"], refused.headers["retry-after-ms"]) == (429, "1", "300")
     assert "x-should-retry" not in refused.headers
     assert refused.json()["error"]["code"] == "busy"
     statuses = [refused.status_code]
     while statuses[-1] != 200:
-        statuses.append(httpx.post(f"{root}/v1/{path}", json=body, headers=headers, timeout=30).status_code)
+        statuses.append(httpx.post(f"{root}/v1/{path}", json=body, headers=headers, timeout=60).status_code)
     # Until the wait is over nobody asks the provider.
     assert set(statuses) <= {429, 503, 200}
     assert upstreams.asked[body["model"]] == 2

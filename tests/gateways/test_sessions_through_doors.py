@@ -104,7 +104,7 @@ def test_route(stack: Stack) -> None:
 
 
 def _post(url: str, body: dict[str, Any], headers: Mapping[str, str]) -> tuple[str, str]:
-    reply = httpx.post(f"{url}/v1/chat/completions", json={"model": "elle/test", **body}, headers=headers, timeout=30)
+    reply = httpx.post(f"{url}/v1/chat/completions", json={"model": "elle/test", **body}, headers=headers, timeout=60)
     assert reply.status_code == 200
     return reply.headers["x-elle-candidate"], reply.headers["x-elle-reason"]
 

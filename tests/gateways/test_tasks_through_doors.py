@@ -166,7 +166,7 @@ def check_http(stack: Stack, url: str) -> None:
         for prompt in PROMPTS[:3]:
             body: dict[str, Any] = {"model": "elle/test", "messages": [{"role": "user", "content": prompt}]}
             body |= {} if metadata is None else {"metadata": metadata}
-            reply = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+            reply = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=60)
             assert reply.status_code == 200
             assert reply.headers["x-elle-candidate"] == chosen(stack, prompt, task)
 
@@ -175,7 +175,7 @@ def test_openai_door(stack: Stack) -> None:
     check_http(stack, stack.http_url)
     body = {"model": "elle/test", "messages": [{"role": "user", "content": PROMPTS[0]}]}
     record = httpx.post(
-        f"{stack.http_url}/v1/chat/completions", json=body, headers={"x-elle-task": "easy things"}, timeout=30
+        f"{stack.http_url}/v1/chat/completions", json=body, headers={"x-elle-task": "easy things"}, timeout=60
     ).json()["elle"]
     assert (record["task"], record["task_known"], record["task_labels"]) == ("easy things", True, 20)
 
@@ -227,7 +227,7 @@ def test_the_system_prompt_is_the_task_only_where_the_policy_says_so(stack: Stac
         assert client.route(PROMPTS[0], by_prompt).task == ""
     for model, winner in (("elle/by-prompt", STRONG), ("elle/test", chosen(stack, PROMPTS[0]))):
         body = {"model": model, "messages": chat}
-        reply = httpx.post(f"{stack.http_url}/v1/chat/completions", json=body, timeout=30)
+        reply = httpx.post(f"{stack.http_url}/v1/chat/completions", json=body, timeout=60)
         assert reply.headers["x-elle-candidate"] == winner
 
 

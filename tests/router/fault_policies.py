@@ -120,7 +120,7 @@ def policies(
         "hang-whole": {"timeout_s": 30, "first_token_timeout_s": 0.1, "break_after": 1},
         "slow-long": {"timeout_s": 30, "first_token_timeout_s": 30, "break_after": 1},
         "hang-leave": {"timeout_s": 30, "first_token_timeout_s": 30},
-        "dead-often": {"retries": 0, "break_after": 3, "cooldown_s": 60},
+        "dead-often": {"timeout_s": 2, "first_token_timeout_s": 2, "retries": 0, "break_after": 3, "cooldown_s": 60},
         "big": {"timeout_s": 30, "first_token_timeout_s": 30, "max_answer_bytes": 16 * 1024 * 1024},
     }
     for fault in dict.fromkeys(faults):

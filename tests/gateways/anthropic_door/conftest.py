@@ -35,7 +35,7 @@ class Stack:
     chats: ChatUpstream
 
     def post(self, body: Any, path: str = "/v1/messages", **headers: str) -> httpx.Response:
-        return httpx.post(f"{self.root}{path}", json=body, headers=headers, timeout=30)
+        return httpx.post(f"{self.root}{path}", json=body, headers=headers, timeout=60)
 
 
 def _policies(folder: Path, messages_url: str, chats_url: str) -> tuple[Path, ...]:

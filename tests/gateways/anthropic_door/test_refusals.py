@@ -25,7 +25,7 @@ MALFORMED = {
 def refused(root: str, path: bytes, rest: bytes) -> tuple[int, dict[str, Any]]:
     """Send bytes as they are, and return the status and the body of the answer."""
     host, _, port = root.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as one, one.makefile("rb") as stream:
+    with socket.create_connection((host, int(port)), timeout=60) as one, one.makefile("rb") as stream:
         one.sendall(b"POST %b HTTP/1.1\r\nhost: x\r\n%b" % (path, rest))
         status = int(stream.readline().split()[1])
         while stream.readline() not in {b"\r\n", b""}:

@@ -26,7 +26,7 @@ def rewritten(door: Door, body: dict[str, Any], path: str = "/v1/chat/completion
         pb.ProcessingRequest(request_body=pb.HttpBody(body=json.dumps(body).encode(), end_of_stream=True)),
     )
     with grpc.insecure_channel(door.address) as channel:
-        answers = list(stubs.ExternalProcessorStub(channel).Process(iter(sent), timeout=20))
+        answers = list(stubs.ExternalProcessorStub(channel).Process(iter(sent), timeout=60))
     common = answers[-1].request_body.response
     told = {one.header.key: one.header.raw_value.decode() for one in common.header_mutation.set_headers}
     return json.loads(common.body_mutation.body), told

@@ -34,7 +34,7 @@ class Service:
         self.url, self.address = url, address
 
     def ask(self, path: str, body: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}{path}", json=body, timeout=30)
+        return httpx.post(f"{self.url}{path}", json=body, timeout=60)
 
 
 @pytest.fixture(scope="module")

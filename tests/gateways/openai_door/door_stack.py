@@ -39,7 +39,7 @@ class Stack:
         return self.url.removesuffix("/v1")
 
     def post(self, body: Any, **headers: str) -> httpx.Response:
-        return httpx.post(f"{self.url}/chat/completions", json=body, headers=headers, timeout=30)
+        return httpx.post(f"{self.url}/chat/completions", json=body, headers=headers, timeout=60)
 
 
 def write_door_policies(folder: Path, chat_url: str, faulty_url: str) -> tuple[Path, ...]:

@@ -68,7 +68,7 @@ class Door:
         """Return the headers and the lines of a stream whose upstream answers once the client has got a comment."""
         self.upstream.gate.clear()
         found: list[str] = []
-        with httpx.stream("POST", self.root + path, json=body | {"stream": True}, timeout=30) as reply:
+        with httpx.stream("POST", self.root + path, json=body | {"stream": True}, timeout=60) as reply:
             for line in reply.iter_lines():
                 if not self.upstream.gate.is_set():
                     assert line == COMMENT
@@ -148,7 +148,7 @@ def test_the_sdks_read_comments_and_the_errors_behind_them(door: Door) -> None:
 
 
 def test_a_whole_answer_has_no_comments_and_an_early_error_its_status(door: Door) -> None:
-    reply = httpx.post(f"{door.root}/v1/chat/completions", json={"model": "thinks", "messages": HELLO}, timeout=30)
+    reply = httpx.post(f"{door.root}/v1/chat/completions", json={"model": "thinks", "messages": HELLO}, timeout=60)
     assert reply.json()["choices"][0]["message"]["content"] == "forty-two"
     reply = httpx.post(f"{door.root}/v1/chat/completions", json={"model": "nobody", "messages": HELLO, "stream": True})
     assert reply.status_code == 404
@@ -158,9 +158,9 @@ def test_a_whole_answer_has_no_comments_and_an_early_error_its_status(door: Door
 def test_the_rate_limits_of_the_upstream_that_answered_are_told(door: Door, streamed: bool) -> None:
     for path in ("chat/completions", "messages"):
         body = {"model": "thinks", "max_tokens": 5, "messages": HELLO, "stream": streamed}
-        reply = httpx.post(f"{door.root}/v1/{path}", json=body, timeout=30)
+        reply = httpx.post(f"{door.root}/v1/{path}", json=body, timeout=60)
         assert LIMITS.items() <= dict(reply.headers).items()
-    refused = httpx.post(f"{door.root}/v1/chat/completions", json={"model": "fails", "messages": HELLO}, timeout=30)
+    refused = httpx.post(f"{door.root}/v1/chat/completions", json={"model": "fails", "messages": HELLO}, timeout=60)
     assert not LIMITS.keys() & set(refused.headers)
 
 
@@ -184,7 +184,7 @@ def test_answers_and_errors_may_be_read_by_a_known_page_only(door: Door, changes
     body = {"model": "thinks", "messages": HELLO} | changes
     for origin, allowed in ((PAGE, PAGE), ("https://evil.example", None), (None, None)):
         headers = {} if origin is None else {"origin": origin}
-        reply = httpx.post(f"{door.root}/v1/chat/completions", json=body, headers=headers, timeout=30)
+        reply = httpx.post(f"{door.root}/v1/chat/completions", json=body, headers=headers, timeout=60)
         assert (reply.status_code, reply.headers.get("access-control-allow-origin")) == (status, allowed)
         assert (reply.headers.get("access-control-expose-headers") == "*") is (origin is not None)
 

@@ -89,7 +89,7 @@ def test_a_body_over_the_limit_is_refused_by_name_and_one_below_it_arrives(stack
         raw = json.dumps({"model": "large", "messages": [{"role": "user", "content": [picture]}]}).encode()
         pieces = (raw[at : at + 65536] for at in range(0, len(raw), 65536))
         content = raw if declared else pieces
-        return httpx.post(f"{stack.url}/chat/completions", content=content, headers=JSON, timeout=30)
+        return httpx.post(f"{stack.url}/chat/completions", content=content, headers=JSON, timeout=60)
 
     assert post(MAX_BODY_BYTES - 1000).status_code == 200
     refused = post(MAX_BODY_BYTES + 1)

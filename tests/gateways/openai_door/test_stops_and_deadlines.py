@@ -81,7 +81,7 @@ async def test_what_is_in_work_when_the_service_stops_is_answered(
     encoder = FakeEncoder()
     monkeypatch.setattr(pipeline, "load_encoder", lambda *_: encoder)
     settings = ServerSettings(policies=(write_policy(tmp_path),), port=0, drain_s=10, http=HttpGateway())
-    async with httpx.AsyncClient(timeout=30) as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         async with serving(settings) as running:
             encoder.gate.clear()
             url = f"http://{running.http_address}/v1/chat/completions"

@@ -45,7 +45,7 @@ def test_requests_of_one_connection_that_are_sent_ahead_begin_and_are_answered_i
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     one = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
     host, port = stack.root.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection, connection.makefile("rb") as answers:
+    with socket.create_connection((host, int(port)), timeout=60) as connection, connection.makefile("rb") as answers:
         # All are sent ahead, and each is answered in its turn.
         connection.sendall(one * 10)
         for _ in range(10):

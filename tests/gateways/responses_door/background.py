@@ -86,7 +86,7 @@ class Background:
 
     def get(self, below: str, number: int = 0, token: str = "") -> httpx.Response:
         headers = {"authorization": f"Bearer {token or self.token}"}
-        return httpx.get(f"{self.replicas[number].root}/v1/responses/{below}", headers=headers, timeout=20)
+        return httpx.get(f"{self.replicas[number].root}/v1/responses/{below}", headers=headers, timeout=60)
 
     def outcomes(self) -> list[dict[str, Any]]:
         """Return the rows of the answers of this test in the ledger, once what was put there is written."""

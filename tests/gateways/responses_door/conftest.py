@@ -36,7 +36,7 @@ class Stack:
     chats: ChatUpstream
 
     def post(self, body: Any, path: str = "/v1/responses", **headers: str) -> httpx.Response:
-        return httpx.post(f"{self.root}{path}", json=body, headers=headers, timeout=30)
+        return httpx.post(f"{self.root}{path}", json=body, headers=headers, timeout=60)
 
 
 def _policies(folder: Path, a_url: str, b_url: str, chats_url: str) -> tuple[Path, ...]:

@@ -93,7 +93,7 @@ def test_a_stream_that_its_reader_left_is_charged_when_somebody_fetches_it(servi
     body = {"model": "large", "input": "hello", "background": True, "stream": True}
     headers = {"authorization": f"Bearer {service.token}"}
     url = f"{service.replicas[0].root}/v1/responses"
-    with httpx.stream("POST", url, json=body, headers=headers, timeout=20) as stream:
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as stream:
         first = next(stream.iter_lines())
         assert first == "event: response.created"
     [response_id] = service.upstream.kept

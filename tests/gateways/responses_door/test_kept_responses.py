@@ -15,7 +15,7 @@ MINE, ANOTHER = {"authorization": "Bearer sk-caller"}, {"authorization": "Bearer
 
 
 def ask(stack: Stack, method: str, below: str, headers: dict[str, str] = MINE, **more: Any) -> httpx.Response:
-    return httpx.request(method, f"{stack.root}/v1/responses/{below}", headers=headers, timeout=20, **more)
+    return httpx.request(method, f"{stack.root}/v1/responses/{below}", headers=headers, timeout=60, **more)
 
 
 @pytest.mark.parametrize(("model", "path"), [("large", "/v1/responses"), ("second", "/openai/v1/responses")])
@@ -67,7 +67,7 @@ def test_a_response_is_streamed_from_where_its_reader_stopped(stack: Stack, sdk:
 
 
 def ask_stream(stack: Stack, below: str) -> Any:
-    return httpx.stream("GET", f"{stack.root}/v1/responses/{below}", headers=MINE, timeout=20)
+    return httpx.stream("GET", f"{stack.root}/v1/responses/{below}", headers=MINE, timeout=60)
 
 
 @pytest.fixture
@@ -134,6 +134,6 @@ def test_methods_that_a_path_does_not_take_are_refused(stack: Stack, made: str) 
 
 def test_azures_paths_lead_to_the_same_response(stack: Stack, made: str) -> None:
     for path in ("/openai/responses", "/openai/v1/responses"):
-        reply = httpx.get(f"{stack.root}{path}/{made}?api-version=2026-01-01", headers=MINE, timeout=20)
+        reply = httpx.get(f"{stack.root}{path}/{made}?api-version=2026-01-01", headers=MINE, timeout=60)
         assert reply.json()["id"] == made
     assert stack.a.asked == [("GET", f"/v1/responses/{made}")] * 2

@@ -113,16 +113,16 @@ def _call(channel: grpc.Channel, method: str, metadata: tuple[tuple[str, str], .
     stub = pb_grpc.RouterServiceStub(channel)
     if method in ADMIN_METHODS:
         empty = getattr(admin_pb, f"{method}Request")()
-        getattr(admin_grpc.AdminServiceStub(channel), method)(empty, metadata=metadata, timeout=20)
+        getattr(admin_grpc.AdminServiceStub(channel), method)(empty, metadata=metadata, timeout=60)
         return
     if method == "StreamComplete":
-        list(stub.StreamComplete(pb.StreamCompleteRequest(route=route), metadata=metadata, timeout=20))
+        list(stub.StreamComplete(pb.StreamCompleteRequest(route=route), metadata=metadata, timeout=60))
     elif method == "Health":
-        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), metadata=metadata, timeout=20)
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), metadata=metadata, timeout=60)
     elif method == "Reflection":
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        list(stub.ServerReflectionInfo(iter([request]), metadata=metadata, timeout=20))
+        list(stub.ServerReflectionInfo(iter([request]), metadata=metadata, timeout=60))
     else:
         request = {
             "Route": route,
@@ -131,7 +131,7 @@ def _call(channel: grpc.Channel, method: str, metadata: tuple[tuple[str, str], .
             "GetPolicy": pb.GetPolicyRequest(),
             "Feedback": pb.FeedbackRequest(),
         }[method]
-        getattr(stub, method)(request, metadata=metadata, timeout=20)
+        getattr(stub, method)(request, metadata=metadata, timeout=60)
 
 
 CHAT = {"model": "test", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
@@ -172,5 +172,5 @@ def http_answer(service: Guarded, path: str, headers: Mapping[str, str]) -> http
         service.http_url + url,
         content=None if body is None else json.dumps(body),
         headers={"content-type": "application/json", **headers},
-        timeout=20,
+        timeout=60,
     )

@@ -159,7 +159,7 @@ def test_grpc_refuses_and_counts_a_message_that_is_too_long(service: Guarded, me
     with grpc.insecure_channel(service.address, options=[("grpc.max_send_message_length", -1)]) as channel:
         call = channel.stream_stream(full_name(method))
         with pytest.raises(grpc.RpcError) as caught:
-            list(call(iter([bytes(MAX_REQUEST_BYTES + 1)]), metadata=metadata, timeout=20))
+            list(call(iter([bytes(MAX_REQUEST_BYTES + 1)]), metadata=metadata, timeout=60))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert counted(service, DoorName.GRPC, Refusal.OVERSIZED) == before + 1
 

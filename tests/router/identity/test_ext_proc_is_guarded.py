@@ -39,7 +39,7 @@ def process(service: Guarded, metadata: Mapping[str, str], body: bytes | None = 
         requests.append(pb.ProcessingRequest(request_body=pb.HttpBody(body=body, end_of_stream=True)))
     with grpc.insecure_channel(service.address) as channel:
         call = stubs.ExternalProcessorStub(channel).Process(
-            iter(requests), metadata=tuple(metadata.items()), timeout=20
+            iter(requests), metadata=tuple(metadata.items()), timeout=60
         )
         return list(call)[-1]
 
@@ -98,6 +98,6 @@ def test_a_message_of_envoy_that_is_too_long_is_refused_and_counted(service: Gua
     with grpc.insecure_channel(service.address, options=[("grpc.max_send_message_length", -1)]) as channel:
         call = channel.stream_stream("/envoy.service.ext_proc.v3.ExternalProcessor/Process")
         with pytest.raises(grpc.RpcError) as caught:
-            list(call(iter([bytes(MAX_REQUEST_BYTES + 1)]), metadata=metadata, timeout=20))
+            list(call(iter([bytes(MAX_REQUEST_BYTES + 1)]), metadata=metadata, timeout=60))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert service.gate.counts.snapshot()[DoorName.EXT_PROC, Refusal.OVERSIZED] == 1

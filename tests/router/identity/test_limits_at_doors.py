@@ -124,7 +124,7 @@ def test_every_path_refuses_and_counts_what_is_beyond_the_share_and_the_budget(
     before = counted(service, DoorName.HTTP, reason)
     headers = {"x-api-key": text, "x-elle-scores": json.dumps(HARD)}
     body = {**BODIES[path], **QUESTIONS.get(path, {}), "model": "auto"}
-    answer = httpx.post(service.http_url + path.replace("/test/", "/auto/"), json=body, headers=headers, timeout=20)
+    answer = httpx.post(service.http_url + path.replace("/test/", "/auto/"), json=body, headers=headers, timeout=60)
     assert answer.status_code == 429, answer.text
     assert answer.json()["error"]["type"] == "rate_limit_error"
     assert int(answer.headers["retry-after"]) > 0

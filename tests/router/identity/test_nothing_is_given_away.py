@@ -59,7 +59,7 @@ class Spoken:
     said: dict[str, str] = field(default_factory=dict)
 
     def client(self, key: str) -> RouterClient:
-        return RouterClient(self.address, credentials=self.credentials, api_key=key, timeout_s=20)
+        return RouterClient(self.address, credentials=self.credentials, api_key=key, timeout_s=60)
 
     def ask(self, name: str, key: str, query: RouteQuery, *, complete: bool = True) -> None:
         with self.client(key) as client:
@@ -75,7 +75,7 @@ class Spoken:
             content=json.dumps(body),
             headers={"content-type": "application/json", **headers},
             verify=self.verify,
-            timeout=20,
+            timeout=60,
         )
         self.said[f"HTTP {name}"] = f"{answer.status_code} {dict(answer.headers)} {answer.text}"
 

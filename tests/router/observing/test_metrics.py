@@ -190,7 +190,7 @@ def test_whoever_keeps_connections_open_takes_neither_the_metrics_nor_the_files_
             held.sendall(b"GET /metrics HTTP/1.1\r\n")
         wait_until(lambda: len(threading.enumerate()) - before <= MOST_CONNECTIONS + 1)
         scheme = "https" if encrypted else "http"
-        answer = httpx.get(f"{scheme}://127.0.0.1:{port}/metrics", timeout=20, verify=trust or True)
+        answer = httpx.get(f"{scheme}://127.0.0.1:{port}/metrics", timeout=60, verify=trust or True)
         assert "elle_" in answer.text
 
 

@@ -49,7 +49,7 @@ class Traced:
             request = pb.RouteRequest(prompt=SECRET, **asked)
             request = request if method == "Route" else pb.CompleteRequest(route=request)
             call = getattr(pb_grpc.RouterServiceStub(channel), method)
-            return call(request, timeout=20, metadata=[("traceparent", header(trace_id))])
+            return call(request, timeout=60, metadata=[("traceparent", header(trace_id))])
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_streamed_answer_over_http_continues_the_callers_trace(traced: Traced)
     trace_id = "3" * 32
     body = {"model": "auto", "stream": True, "messages": [{"role": "user", "content": SECRET}]}
     headers = {"traceparent": header(trace_id)}
-    answered = httpx.post(f"{traced.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+    answered = httpx.post(f"{traced.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
     assert answered.status_code == 200
     *_, attempt = traced.collector.wait_for(3, trace_id)
     told = attributes(attempt)
@@ -115,7 +115,7 @@ def test_without_a_trace_of_the_caller_a_new_one_begins(traced: Traced, sent: st
     before = len(traced.collector.spans)
     with grpc.insecure_channel(traced.address) as channel:
         metadata = [("traceparent", sent)] if sent else []
-        pb_grpc.RouterServiceStub(channel).Route(pb.RouteRequest(prompt=SECRET), timeout=20, metadata=metadata)
+        pb_grpc.RouterServiceStub(channel).Route(pb.RouteRequest(prompt=SECRET), timeout=60, metadata=metadata)
     traced.collector.wait_for(before + 1)
     span = traced.collector.spans[-1]
     assert not span.parent_span_id

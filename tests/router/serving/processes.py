@@ -92,5 +92,5 @@ def route_once(address: str, *, wait: bool = True) -> str:
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(address, options=options) as channel:
         stub = pb_grpc.RouterServiceStub(channel)
-        answer = stub.Route(pb.RouteRequest(prompt="x"), timeout=20, wait_for_ready=wait)
+        answer = stub.Route(pb.RouteRequest(prompt="x"), timeout=60, wait_for_ready=wait)
     return str(answer.decision.chosen)

@@ -45,7 +45,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 def answered(port: int, *pieces: bytes, pause_s: float = 0.0) -> bytes:
     """All that comes back until the service hangs up, or nothing more comes for a while."""
     received = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
         try:
             for piece in pieces:
                 one.sendall(piece)
@@ -66,7 +66,7 @@ def status(received: bytes) -> int:
 
 def ask(port: int, raw: bytes, n_answers: int = 1) -> list[bytes]:
     """Read so many answers, and return their bodies."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as one, one.makefile("rb") as stream:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as one, one.makefile("rb") as stream:
         one.sendall(raw)
         bodies = []
         for _ in range(n_answers):
@@ -79,7 +79,7 @@ def ask(port: int, raw: bytes, n_answers: int = 1) -> list[bytes]:
 
 
 def test_a_connection_goes_on_after_a_large_answer_that_its_client_read_late(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as one, one.makefile("rb") as stream:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as one, one.makefile("rb") as stream:
         for _ in range(2):
             one.sendall(b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n")
             # The answer is complete for the server long before its client begins to read it.
@@ -140,18 +140,18 @@ def test_what_never_becomes_a_request_is_refused(port, raw, expected):
 
 
 def test_a_connection_that_sends_nothing_is_closed(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
         assert one.recv(1000).startswith(b"HTTP/1.1 408 ")
         assert one.recv(1000) == b""
 
 
 def test_requests_sent_ahead_without_an_end_are_cut_off(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as one, pytest.raises(ConnectionError):
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as one, pytest.raises(ConnectionError):
         one.sendall(GET * 1_000_000)
 
 
 def test_a_new_connection_takes_the_place_of_one_that_asks_for_nothing(port):
-    idle = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(40)]
+    idle = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(40)]
     assert ask(port, GET) == [b"0"]
     for one in idle:
         one.close()

@@ -46,7 +46,7 @@ def policy(tmp_path: Path, upstream: FaultyUpstream) -> Path:
 
 def health_of(address: str) -> int:
     with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
     return int(answer.status)
 
 

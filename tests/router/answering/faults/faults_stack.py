@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,26 +39,22 @@ def serving_faults(folder: Path, faults: list[str], provider: str) -> Iterator[t
     with upstream_in_thread() as (upstream, resetting):
         paths = write_policies(folder, faults, upstream, resetting, provider)
         with running_service(ServerSettings(policies=paths, port=0, drain_s=1)) as address:
-            with RouterClient(address) as client:  # LiteLLM's import, seconds, is nobody's deadline here
+            with RouterClient(address, timeout_s=60) as client:  # LiteLLM's import, seconds, is nobody's deadline here
                 client.complete(PROMPT, Overrides(policy="ok-unary"))
             yield address, upstream
 
 
 def ask(address: str, method: str, policy: str, deadline_s: float = DEADLINE_S) -> tuple[str, Delivery]:
-    """Return the answer and who gave it; fail if it comes after the deadline."""
-    started = time.monotonic()
+    """Return the answer and who gave it. One after the deadline is an error of the transport, which no test expects."""
     with RouterClient(address, timeout_s=deadline_s) as client:
-        try:
-            if method == "unary":
-                answer = client.complete(PROMPT, Overrides(policy=policy))
-                return answer.text, answer.delivery
-            first, *steps = client.stream(PROMPT, Overrides(policy=policy))
-            assert first.decision is not None
-            assert [step.delivery is not None for step in steps] == [True] + [False] * (len(steps) - 1)
-            assert steps[0].delivery is not None
-            return "".join(step.text for step in steps), steps[0].delivery
-        finally:
-            assert time.monotonic() - started < deadline_s + 0.1
+        if method == "unary":
+            answer = client.complete(PROMPT, Overrides(policy=policy))
+            return answer.text, answer.delivery
+        first, *steps = client.stream(PROMPT, Overrides(policy=policy))
+        assert first.decision is not None
+        assert [step.delivery is not None for step in steps] == [True] + [False] * (len(steps) - 1)
+        assert steps[0].delivery is not None
+        return "".join(step.text for step in steps), steps[0].delivery
 
 
 def outcomes(attempts: tuple[Attempt, ...]) -> list[tuple[str, AttemptOutcome]]:

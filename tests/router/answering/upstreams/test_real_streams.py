@@ -41,7 +41,7 @@ def send(*steps: Step, kind: str = "text/event-stream", status: str = "200 OK") 
 
 def asked(provider: str, url: str, **more: Any) -> Candidate:
     base = url if provider == "anthropic" else f"{url}/v1"
-    return Candidate(name="c", model=f"{provider}/x", api_base=base, timeout_s=10, **more)
+    return Candidate(name="c", model=f"{provider}/x", api_base=base, timeout_s=60, **more)
 
 
 async def stream(upstream: Upstream, candidate: Candidate, api: ApiFormat = ApiFormat.OPENAI_CHAT) -> list[Any]:

@@ -59,7 +59,7 @@ def chunk(text: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
 
 
 def asked(url: str, provider: str) -> Candidate:
-    return Candidate(name="c", model=f"{provider}/m", api_base=f"{url}/v1", timeout_s=10)
+    return Candidate(name="c", model=f"{provider}/m", api_base=f"{url}/v1", timeout_s=60)
 
 
 def query_of(api: ApiFormat) -> RouteQuery:

@@ -29,7 +29,7 @@ HEADERS = {"x-mine": TEXTS["header of the caller"], "x-session-id": TEXTS["sessi
 
 def drive_http(world: World, url: str, verify: Any, *, many: bool) -> None:
     """Ask every path with every credential, and let every candidate fail, whole and in a stream."""
-    with httpx.Client(verify=verify, timeout=30, headers=HEADERS) as client:
+    with httpx.Client(verify=verify, timeout=60, headers=HEADERS) as client:
         for name, body in BODIES.items():
             method, path = method_and_url(name)
             for kind in CREDENTIALS:
@@ -123,10 +123,10 @@ def drive_grpc(world: World, address: str, credentials: grpc.ChannelCredentials 
 
 def _grpc(world: World, method: Any, request: Any, kind: str) -> None:
     metadata = tuple({**_bearer(world, kind), "x-mine": TEXTS["header of the caller"]}.items())
-    call = method(request, metadata=metadata, timeout=30) if not hasattr(method, "with_call") else None
+    call = method(request, metadata=metadata, timeout=60) if not hasattr(method, "with_call") else None
     try:
         if call is None:
-            answer, call = method.with_call(request, metadata=metadata, timeout=30)
+            answer, call = method.with_call(request, metadata=metadata, timeout=60)
         else:
             answer = list(call)
         said = f"{answer} {call.trailing_metadata()}"
@@ -165,7 +165,7 @@ class _Stream:
 
 def drive_admin(world: World) -> None:
     """Look at the operator's page and the metrics with every credential, and try a prompt."""
-    with httpx.Client(verify=world.verify, timeout=30) as client:
+    with httpx.Client(verify=world.verify, timeout=60) as client:
         for kind in (*CREDENTIALS, "admin"):
             for path in ("/", "/status.json", "/static/page.css", "/nothing", "/static/../site.py"):
                 basic = base64.b64encode(f"me:{world.tokens.get(kind, '')}".encode()).decode()
