@@ -133,7 +133,8 @@ def test_one_scrape_sees_all_a_stopped_one_is_killed_replaced_and_counted_and_no
     policy: Path,
 ) -> None:
     metrics = free_port()
-    more = ("--worker-timeout-s", "3", "--metrics-port", str(metrics), "--admin-port", "0")
+    # Five seconds, so that a busy machine makes no other one silent. One that is stopped is killed after `--drain-s`.
+    more = ("--worker-timeout-s", "5", "--drain-s", "2", "--metrics-port", str(metrics), "--admin-port", "0")
     with elle_serve(*options(policy, *more)) as service:
         port, before = port_of(service.address), children_of(service.process.pid)
         for _ in range(8):
