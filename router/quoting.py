@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
-
 from probes.bounded.files import beginning_and_rest
+from probes.bounded.text import did_you_mean as did_you_mean
 from probes.bounded.text import kind_of as kind_of
 
 #: The largest number of characters of a value that a message repeats.
@@ -30,12 +28,3 @@ def quoted(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value) if isinstance(value, int | float) else kind_of(value)
-
-
-def did_you_mean(name: str, known: Iterable[str], show: Callable[[str], str] = str, *, cutoff: float = 0.6) -> str:
-    """Return a question with the nearest known name for the end of a message, or an empty text if none is near.
-
-    For example: " Did you mean gpt-4?". show: how the name is written. cutoff: the least likeness, 0 to 1.
-    """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return f" Did you mean {show(near[0])}?" if near else ""

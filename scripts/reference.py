@@ -45,7 +45,7 @@ _HABITS = (
     "|---|---|",
     "| `verb` | The words of the verb, as in `policy list`. |",
     "| `exit_status` | The exit status, as above. |",
-    "| `error` | What went wrong, if something did. An option that does not exist is told on stderr only. |",
+    "| `error` | What went wrong, if something did. |",
     "| `out` | The place that `--out` named, if it was given. |",
     "",
     "A shell completes verbs and options after one of these lines in its start file:",

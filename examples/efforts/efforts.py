@@ -22,7 +22,7 @@ from router.deciding.pipeline import Router
 from router.values import Overrides, RouteQuery
 
 POLICY = Path(__file__).with_name("policy.yaml")
-EASY, HARD = "What is {} plus {}?", "What is the product of {} and {}, if you multiply the two carefully?"
+EASY, HARD = "What is {} plus {}, if you add them together?", "What is the product of {} and {}, worked out?"
 
 
 def elle(*words: object) -> None:
@@ -62,8 +62,8 @@ def route() -> None:
         answers = asyncio.run(ask(POLICY, questions, list(columns)))
         with data.open("w", encoding="utf-8") as file:
             for i, (who, said, usd) in enumerate(answers):
-                row = {"prompt": questions[i // 2], "model": columns[who], "score": float(said == right[i // 2])}
-                file.write(json.dumps(row | {"cost_usd": usd}) + "\n")
+                row = {"prompt": questions[i // 2], "model": columns[who], "cost_usd": usd}
+                file.write(json.dumps(row | {"score": float(said == right[i // 2])}) + "\n")
         elle("fit", data, "--holdout", 0.5, "--out", probe)
         elle("tune", probe, data, "--candidates", POLICY, "--max-loss", 0.05, "--out", tuned)
         new = [(EASY if i % 2 else HARD).format(700 + i, 900 - i) for i in range(20)]

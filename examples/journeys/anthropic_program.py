@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import sys
 
-import anthropic
+try:
+    import anthropic
+except ModuleNotFoundError:
+    sys.exit("Anthropic's SDK is missing: pip install anthropic")
 
 
 def main(url: str = "http://localhost:8080") -> None:

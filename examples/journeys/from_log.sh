@@ -8,5 +8,5 @@ python "$(dirname "$0")/sample.py" journey
 # the plan with its cost is shown before anything is asked.
 elle start journey/prompts.jsonl --strong gpt-5 --weak gpt-5-mini --max-loss 0.1 --out journey/first --offline --yes
 
-elle decide --policy journey/first/policy.yaml "What is 16 plus 1?"
+elle decide --policy journey/first/policy.yaml "What is 16 plus 1 if you add the one to the other?"
 elle explain --policy journey/first/policy.yaml "Prove theorem 9 of part 1 for every finite group."

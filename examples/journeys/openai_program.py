@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import sys
 
-import openai
+try:
+    import openai
+except ModuleNotFoundError:
+    sys.exit("OpenAI's SDK is missing: pip install openai")
 
 
 def main(url: str = "http://localhost:8080") -> None:

@@ -19,7 +19,11 @@ CHANCES = {"small": (0.9, 0.1), "fresh": (0.9, 0.6), "large": (0.9, 0.9)}
 
 def prompts(n: int, tag: str) -> list[tuple[str, bool]]:
     """Return n prompts, and for each whether it is a proof."""
-    proof, total = "Prove theorem {} of part {} for every finite group.", "What is {} plus {}?"
+    # Of one length, so that only what they ask tells them apart.
+    proof, total = (
+        "Prove theorem {} of part {} for every finite group.",
+        "What is {} plus {} if you add the one to the other?",
+    )
     return [((proof if i % 2 else total).format(i + 2, tag), bool(i % 2)) for i in range(n)]
 
 

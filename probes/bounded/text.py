@@ -6,7 +6,7 @@ import difflib
 import itertools
 import json
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,15 @@ def not_there(path: Path) -> str:
         if (meant := mistyped.with_name(name) / path.relative_to(mistyped)).exists():
             return f"does not exist, but {meant} does"
     return "does not exist"
+
+
+def did_you_mean(name: str, known: Iterable[str], show: Callable[[str], str] = str, *, cutoff: float = 0.6) -> str:
+    """Return a question with the nearest known name for the end of a message, or an empty text if none is near.
+
+    For example: " Did you mean gpt-4?". show: how the name is written. cutoff: the least likeness, 0 to 1.
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" Did you mean {show(near[0])}?" if near else ""
 
 
 def os_fault(error: Exception) -> str:

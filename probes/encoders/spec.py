@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probes.bounded.files import BoundedFileError, parse_json, read_bounded, shown
-from probes.bounded.text import kind_of, os_fault, path_fault
+from probes.bounded.text import did_you_mean, kind_of, os_fault, path_fault
 from probes.digests import json_digest
 from probes.encoders.tokens import TRUNCATIONS
 from probes.errors import EncoderError
@@ -320,4 +320,5 @@ def parse_spec(text: str) -> EncoderSpec:
         return EncoderSpec.from_dict(data)
     raise EncoderError(
         f"encoder must be one of {', '.join(BUILTIN_SPECS)} or the path of a .json spec, got {shown(text)!r}."
+        f"{did_you_mean(text[:80], BUILTIN_SPECS)}"
     )

@@ -171,7 +171,8 @@ def _summary(decisions: list[RoutingDecision], names: tuple[str, ...]) -> Iterat
     if always:
         n, strongest = len(decisions), names[-1]
         yield f"Expected cost of all {n}: {usd_text(spent)}. If {strongest} had answered them all: {usd_text(always)}."
-        yield f"That saves {1 - spent / always:.0%}, at the prices and the lengths of answers that the policy states."
+        saved = 100 * (1 - spent / always)
+        yield f"That saves {saved:.0f} %, at the prices and the lengths of answers that the policy states."
         yield "The prompts were written for this demo. What you save depends on your own."
     took = median(decision.timings.total_s for decision in decisions)
     yield f"A decision took {took * 1e3:.1f} ms (median)."

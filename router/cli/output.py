@@ -97,6 +97,7 @@ def answering_in_json(ctx: click.Context) -> Iterator[None]:
     the verb gave to `print_json`.
     """
     status, error = 0, ""
+    asked = "--json" in ctx.args
     try:
         yield
     except SystemExit as end:
@@ -104,6 +105,9 @@ def answering_in_json(ctx: click.Context) -> Iterator[None]:
         raise
     except click.ClickException as failure:
         status, error = failure.exit_code, failure.format_message()
+        if asked and isinstance(failure, click.UsageError) and failure.ctx is not None:
+            # Wrong words before --json end the reading of the command before --json is read.
+            ctx.meta.setdefault(_VERB, " ".join(_words(failure.ctx)))
         raise
     except (click.Abort, KeyboardInterrupt):
         status, error = 1, "it was stopped."
@@ -113,7 +117,7 @@ def answering_in_json(ctx: click.Context) -> Iterator[None]:
         ctx.meta.pop(_VERB, None)
         raise
     finally:
-        if verb := ctx.meta.get(_VERB):
+        if (verb := ctx.meta.get(_VERB)) is not None:
             ended = {"verb": verb, "exit_status": status} | ({"error": error} if error else {})
             answer = ended | ctx.meta.get(_ANSWER, {})
             escaped = not (sys.stdout.encoding or "").lower().startswith("utf")

@@ -118,6 +118,8 @@ def _run_line(words: list[str], block: Block) -> None:
         Path(rest[place + 1]).write_text(_elle(rest[:place]), "utf-8")
     elif program == "elle":
         _elle(rest)
+    elif program == ".":
+        assert rest == [".venv/bin/activate"], block.name
     elif program == "make":
         assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text("utf-8"), re.M), block.name
     elif program in ("sh", "python", "node", "npm") and any(word.startswith("examples/") for word in rest):

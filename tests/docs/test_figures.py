@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 #: A number as measurements give it: with a point, or a share in per cent.
 _FIGURE = re.compile(r"(?<![\w.])[-+]?\d*\.\d+(?![\w.])|\d ?%")
 #: A table with fewer figures is an example, or a list of settings.
@@ -30,7 +31,10 @@ def measured_sections(page: Path) -> Iterator[str]:
 
 
 # results.md says it once, at its beginning, because one command writes the whole page.
-PAGES = sorted({*DOCS.glob("*.md"), *DOCS.glob("decisions/*.md")} - {DOCS / "results.md"})
+PAGES = sorted(
+    {*DOCS.glob("*.md"), *DOCS.glob("decisions/*.md"), *(ROOT / "benchmarks" / "studies").glob("*.md")}
+    - {DOCS / "results.md"}
+)
 SECTIONS = [(page.name, section) for page in PAGES for section in measured_sections(page)]
 
 

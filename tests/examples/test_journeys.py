@@ -105,6 +105,20 @@ def test_a_tenth_of_a_published_row_is_computed_again(tmp_path: Path) -> None:
     assert "photos-mae" in (tmp_path / "results.json").read_text("utf-8")
 
 
+def test_the_length_of_a_question_does_not_tell_how_hard_it_is() -> None:
+    sample = runpy.run_path(str(JOURNEYS / "sample.py"))["prompts"](800, "2")
+    efforts = re.findall(r'"(What[^"]*)"', (EXAMPLES / "efforts" / "efforts.py").read_text("utf-8"))
+    assert len({len(template.replace("{}", "")) for template in efforts}) == 1
+    assert {len(text) for text, hard in sample if hard} == {len(text) for text, hard in sample if not hard}
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_a_program_without_its_sdk_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SystemExit, match=f"pip install {name}"):
+        runpy.run_path(str(JOURNEYS / f"{name}_program.py"))
+
+
 def test_every_script_is_run() -> None:
     assert {name for names in IN_A_SHELL for name in names} == {script.name for script in SCRIPTS}
 

@@ -15,6 +15,7 @@ from router.policies.candidates.candidate import Candidate
 from router.policies.loading import ServedPolicy, assemble
 from router.policies.policy_file import GainRule, PolicyFile
 from router.policies.rules import Rules
+from router.quoting import did_you_mean
 from router.tuning.certifying.about import About, decide_about
 from router.tuning.certifying.calibration_set import MIN_CALIBRATION, CalibrationSet
 from router.tuning.certifying.reference_check import check_reference
@@ -85,7 +86,8 @@ def prepare_tuning(
     models = calibration.outcomes.models
     reference = settings.reference or models[-1]
     if reference not in models:
-        raise DataError(f"the reference must be one of {', '.join(models)}, got {reference!r}.")
+        hint = did_you_mean(reference, models)
+        raise DataError(f"the reference must be one of {', '.join(models)}, got {reference!r}.{hint}")
     about, calibration = decide_about(calibration, settings.about)
     people = calibration.outcomes.scores if about.human is None else about.human
     check_reference(calibration, reference, people if about.words == "people" else None)

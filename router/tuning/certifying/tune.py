@@ -19,6 +19,7 @@ from router.errors import ConfigError
 from router.policies.certificate import digest_of
 from router.policies.loading import assemble
 from router.policies.policy_file import PolicyFile
+from router.quoting import did_you_mean
 from router.tuning.certifying.calibration_set import (
     CalibrationSet,
     calibration_set,
@@ -69,7 +70,8 @@ def tune_command(files: TuneFiles, settings: TuneSettings, on_progress: Progress
     candidates = candidates_of_policy(settings.candidates) if settings.candidates else None
     models = tuple(c.name_in_probe for c in candidates) if candidates else settings.models
     if probe is not None and (unknown := [model for model in models if model not in probe.models]):
-        raise DataError(f"models must be among the probe's ({', '.join(probe.models)}), got {', '.join(unknown)}.")
+        known, hint = ", ".join(probe.models), did_you_mean(unknown[0], probe.models)
+        raise DataError(f"models must be among the probe's ({known}), got {', '.join(unknown)}.{hint}")
     if len(models) < 2:
         raise DataError(f"there must be two models or more to choose from, got {', '.join(models) or 'none'}.")
     inputs = prepare_tuning(probe, _calibration(probe, files.data, settings, models), settings, candidates)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from probes.errors import DataError
 from probes.probe import DataSource
 from router.asking.ask import Ask
-from router.quoting import quoted
+from router.quoting import did_you_mean, quoted
 from router.tuning.outcomes.outcome_rows import OutcomeRow, OutcomeTable
 
 FloatArray = npt.NDArray[np.float64]
@@ -97,6 +97,7 @@ class Outcomes:
         if unknown := [name for name in names if name not in self.models]:
             raise DataError(
                 f"models must be among those of the data ({', '.join(self.models)}), got {', '.join(unknown)}."
+                f"{did_you_mean(unknown[0], self.models)}"
             )
         columns = [self.models.index(name) for name in names]
         kept = np.flatnonzero(np.isfinite(self.scores[:, columns]).any(axis=1))

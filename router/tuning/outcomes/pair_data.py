@@ -13,6 +13,7 @@ from probes.artifacts import store as artifact
 from probes.errors import DataError
 from probes.probe import DifficultyProbe
 from probes.shards.work import Engine
+from router.quoting import did_you_mean
 from router.tuning.outcomes.candidates import priced
 from router.tuning.outcomes.datasets import Outcomes, read_outcomes
 from router.tuning.outcomes.feature_cache import FeatureCache, Progress, encoder_spec
@@ -65,7 +66,8 @@ def load_pair(files: PairFiles, on_progress: Progress | None) -> PairData:
     weak, strong = files.weak, files.strong
     for model in (weak, strong):
         if model not in probe.models:
-            raise DataError(f"models must be among the probe's ({', '.join(probe.models)}), got {model!r}.")
+            hint = did_you_mean(model, probe.models)
+            raise DataError(f"models must be among the probe's ({', '.join(probe.models)}), got {model!r}.{hint}")
     outcomes = read_outcomes(*files.data).select_models((weak, strong)).complete_rows()
     if not len(outcomes):
         raise DataError(f"the data must hold prompts that both {weak} and {strong} answered, got none.")

@@ -57,7 +57,7 @@ def test_the_table_fits_and_the_saving_says_against_what(decisions: list[Routing
     )
     always = sum(one.candidates[-1].expected_cost_usd or 0 for one in decisions)
     assert f"Expected cost of all 12: {usd_text(spent)}. If frontier had answered them all: {usd_text(always)}." in text
-    assert f"That saves {1 - spent / always:.0%}" in text
+    assert f"That saves {100 * (1 - spent / always):.0f} %" in text
 
 
 def test_what_to_do_next_is_written_as_it_can_be_typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

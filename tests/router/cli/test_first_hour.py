@@ -45,6 +45,17 @@ def test_a_mistyped_path_is_answered_with_the_one_that_is_there(
     assert f"does not exist, but {meant} does" in result.stderr
 
 
+def test_a_mistyped_model_or_encoder_is_answered_with_the_nearest_one(tmp_path: Path) -> None:
+    data = tmp_path / "outcomes.jsonl"
+    rows = [{"prompt": f"{i}", "model": model, "score": i % 2} for i in range(40) for model in ("small", "large")]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fit = ("fit", str(data), "--out", str(tmp_path / "probe"))
+    models = CliRunner().invoke(cli, [*fit, "--models", "smal,large"])
+    encoder = CliRunner().invoke(cli, [*fit, "--encoder", "minilm-l66"])
+    assert models.stderr.endswith("got smal. Did you mean small?\n")
+    assert encoder.stderr.endswith("got 'minilm-l66'. Did you mean minilm-l6?\n")
+
+
 def test_nothing_is_suggested_where_nothing_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("something-else.yaml").write_text("")

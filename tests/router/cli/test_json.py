@@ -59,6 +59,21 @@ def test_an_answer_says_where_it_was_written_and_lists_have_names(tmp_path: Path
     assert shown["out"] == str(tmp_path / "new")
 
 
+@pytest.mark.parametrize(
+    ("words", "verb", "said"),
+    [
+        ("fit data.jsonl --out probe --bogus --json", "fit", "'--bogus'"),
+        ("policy actvate my.yaml --json", "policy", "Did you mean 'activate'?"),
+        ("decied --json", "", "Did you mean 'decide'?"),
+        ("serve --htpp 8080 --json", "serve", "'--http'"),
+    ],
+)
+def test_wrong_words_before_json_are_told_in_json_too(words: str, verb: str, said: str) -> None:
+    found = answer_of(CliRunner().invoke(cli, words.split()))
+    assert (found["verb"], found["exit_status"]) == (verb, 2)
+    assert said in found["error"]
+
+
 def test_a_value_that_an_option_cannot_have_is_told_in_json_too() -> None:
     found = answer_of(CliRunner().invoke(cli, ["evaluate", "probe", "--resamples", "many", "--json"]))
     assert found["exit_status"] == 2
