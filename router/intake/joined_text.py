@@ -54,9 +54,8 @@ def _filled(length: int, largest: int, pieces: Sequence[str]) -> str:
 
 
 def _function(name: str, result: Any, *arguments: Any) -> Any:
-    function = getattr(ctypes.pythonapi, name)
-    function.restype, function.argtypes = result, arguments
-    return function
+    # A function of our own: the types of `ctypes.pythonapi.NAME` are those of everybody in the process who calls it.
+    return ctypes.PYFUNCTYPE(result, *arguments)((name, ctypes.pythonapi))
 
 
 if _IS_CPYTHON:

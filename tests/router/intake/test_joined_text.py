@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 
@@ -49,3 +50,9 @@ def test_a_long_string_of_a_body_is_never_copied_whole(text: bytes, monkeypatch:
 def test_a_joined_text_is_freed_with_its_last_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joined_text, "_SHORT", 0)
     assert sys.getrefcount(joined_text.joined(["one", "two"])) == sys.getrefcount("".join(["o", "ne"]))
+
+
+def test_nobody_else_who_calls_the_same_functions_of_python_notices() -> None:
+    # The encoder's runtime gives an object to Py_DecRef, and so did not end if the function took addresses only.
+    assert joined_text._FORGET.argtypes == (ctypes.c_void_p,)
+    assert ctypes.pythonapi.Py_DecRef.argtypes is None
