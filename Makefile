@@ -111,7 +111,7 @@ bench-probe: $(INSTALLED)  ## Measure scoring and fitting against scikit-learn; 
 bench-http: $(INSTALLED)  ## Measure what the HTTP door adds to a call of an upstream; print JSON
 	@$(BIN)/python -m benchmarks.bench_http
 
-bench-ledger: $(INSTALLED)  ## Measure what the ledger costs a service, in SQLite and PostgreSQL; print JSON (4 minutes)
+bench-ledger: $(INSTALLED)  ## Measure what the ledger costs a service, in SQLite and PostgreSQL; print JSON (7 minutes)
 	@$(BIN)/python -m benchmarks.bench_ledger
 
 bench-tune: $(INSTALLED)  ## Time `elle tune` on 10,000 prompts x 10 models from cached features; print JSON

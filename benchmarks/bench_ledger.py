@@ -1,6 +1,6 @@
 """Measure what the ledger costs a service, in SQLite and in PostgreSQL, by turning it on and off; print JSON.
 
-    python -m benchmarks.bench_ledger [--starts 4] [--rounds 12] [--seconds 1.5]
+    python -m benchmarks.bench_ledger [--starts 3] [--rounds 10] [--seconds 1.5]
 
 A service with one encoder thread runs for each database (PostgreSQL is left out if the machine has none). In every
 round each of them decides new prompts as fast as it can for some seconds with its ledger, without it, and without it
@@ -121,8 +121,8 @@ class Served:
 def main() -> None:
     """Run everything and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--starts", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=1.5)
     asked = parser.parse_args()
     load = os.getloadavg()[0]
