@@ -27,7 +27,7 @@ def test_a_server_that_says_much_afterwards_is_not_stopped_by_a_full_pipe(tmp_pa
     said = tmp_path / "said"
     then = f"[sys.stderr.write('x' * 99 + chr(10)) for _ in range(10_000)]; open({str(said)!r}, 'w'); time.sleep(60)"
     with serving(("-c", _SAY.format(text="serving on 127.0.0.1:1234\n", then=then))):
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + 60
         while not said.exists() and time.monotonic() < ends:
             time.sleep(0.01)
         assert said.exists()

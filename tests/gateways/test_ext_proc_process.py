@@ -75,7 +75,7 @@ def test_answers_outlive_a_killed_router_and_new_requests_are_refused_or_passed_
             # The router's part is over with its decision, which is all that the answers still had to do with it.
             wait_until_idle(urls, "elle-router")
             os.kill(process.pid, signal.SIGKILL)
-            process.wait(10)
+            process.wait(60)
             for upstream in upstreams.values():
                 upstream.gate.set()
                 upstream.hurry.set()

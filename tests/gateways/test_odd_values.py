@@ -108,7 +108,7 @@ class Stack:
         if not streamed:
             whole = json.loads(reply.text, parse_constant=_no_json)
             return whole["choices"][0]["message"]["content"], whole["elle"]["answered_by"], whole
-        lines = [line.removeprefix("data: ") for line in reply.text.split("\n\n") if line]
+        lines = [line.removeprefix("data: ") for line in reply.text.split("\n\n") if line[:1] not in ("", ":")]
         assert lines.pop() == "[DONE]"
         chunks = [json.loads(line, parse_constant=_no_json) for line in lines]
         text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk["choices"])

@@ -64,7 +64,7 @@ class Stack:
             whole = reply.json()
             text = whole["choices"][0]["message"]["content"] if "choices" in whole else ""
             return Answer(reply.status_code, reply.headers, text, whole["elle"], whole.get("error"), ended=True)
-        lines = [line.removeprefix("data: ") for line in reply.text.splitlines() if line]
+        lines = [line.removeprefix("data: ") for line in reply.text.splitlines() if line[:1] not in ("", ":")]
         chunks = [json.loads(line) for line in lines if line != "[DONE]"]
         deltas = [choice["delta"].get("content") for chunk in chunks for choice in chunk.get("choices", ())]
         record = next(chunk["elle"] for chunk in reversed(chunks) if "attempts" in chunk["elle"])

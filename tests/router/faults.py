@@ -58,13 +58,13 @@ class FaultyUpstream:
 
     async def asked(self, model: str, times: int = 1) -> None:
         """Wait until so many requests of this model have arrived."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.of(model)) < times:  # noqa: ASYNC110  (the upstream may live in another loop)
                 await asyncio.sleep(0.01)
 
     async def left(self, model: str) -> float:
         """Wait until all callers of this model are gone; return when the last one went, by the monotonic clock."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while any(one.left_at is None for one in self.of(model)):  # noqa: ASYNC110  (as above)
                 await asyncio.sleep(0.01)
         return max(one.left_at or 0.0 for one in self.of(model))
@@ -173,7 +173,7 @@ async def _events(fault: str, request: Request, one: Seen) -> AsyncIterator[str]
 async def _until_left(request: Request, one: Seen) -> None:
     """Say nothing until the client closes the connection, but no longer than 20 s."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await request.receive())["type"] != "http.disconnect":
                 pass
             one.left_at = time.monotonic()
@@ -221,7 +221,7 @@ def upstream_in_thread() -> Iterator[tuple[FaultyUpstream, str]]:
     thread = threading.Thread(target=asyncio.run, args=(serve(),), name="upstream")
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         yield upstream, resetting[0]
     finally:
         stop.set()

@@ -57,7 +57,8 @@ def test_the_record_stands_in_headers_body_and_every_chunk(stack: Stack, sdk: op
 def test_streams_are_events_that_end_with_done(stack: Stack) -> None:
     reply = stack.post({"model": "small", "messages": hello(), "stream": True})
     assert reply.headers["content-type"].startswith("text/event-stream")
-    lines = [line for line in reply.text.splitlines() if line]
+    # A busy machine has the time to send comments.
+    lines = [line for line in reply.text.splitlines() if line[:1] not in ("", ":")]
     assert all(line.startswith("data: ") for line in lines)
     assert lines[-1] == "data: [DONE]"
 

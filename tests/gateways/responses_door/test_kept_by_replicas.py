@@ -44,7 +44,7 @@ def services(_world: Background) -> Background:
 
 
 def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < ends
         time.sleep(0.02)

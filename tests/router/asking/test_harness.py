@@ -181,28 +181,28 @@ def test_half_a_megabyte_of_anything_is_read_in_linear_time(unit: str) -> None:
     text = (unit * (HALF_A_MEGABYTE // len(unit) + 1))[:HALF_A_MEGABYTE]
     chat = ("<system-reminder>a</system-reminder>Hi", "Yes?", text)
     messages = [{"role": role, "content": c} for role, c in zip(("user", "assistant", "user"), chat, strict=True)]
-    started = time.perf_counter()
+    started = time.thread_time()
     extract(RouteQuery(messages), max_bytes=10_000_000)
     # Measured below 0.1 s each; anything quadratic takes minutes.
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 @pytest.mark.parametrize("texts", [[f"\n{BEGIN}"] * 20_000, [BEGIN, END] * 20_000, ["[a] Result:"] * 50_000])
 def test_many_parts_are_read_in_linear_time(texts: list[str]) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     turn(*texts)
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_tags_of_many_names_without_an_end_are_read_in_linear_time() -> None:
     text = "<userRequest>a</userRequest>\n" + "".join(f"<t{number}>\n" for number in range(50_000))
-    started = time.perf_counter()
+    started = time.thread_time()
     assert words(text).startswith("a\n<t0>")
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_nested_blocks_are_read_in_linear_time() -> None:
     text = "<context>\n" * 25_000 + "</context>\n" * 25_000
-    started = time.perf_counter()
+    started = time.thread_time()
     words(text, agentic=True)
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2

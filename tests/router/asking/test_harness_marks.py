@@ -59,9 +59,9 @@ def test_a_pattern_is_no_regular_expression() -> None:
 def test_patterns_of_any_kind_take_linear_time() -> None:
     marks = {"headers": [f"[{{name}}{n}{{words}}]" for n in range(20)], "whole": ["x{name}y{words}z"]}
     texts = ["[" + "a1" * 300, "x" + "a" * 900, "[" * 700] * 1000
-    started = time.perf_counter()
+    started = time.thread_time()
     assert read(marks, *texts) == texts
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_the_shipped_marks_are_commented_and_quoted_once() -> None:

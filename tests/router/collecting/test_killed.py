@@ -54,7 +54,7 @@ def kill_at(upstream: Simulated, folder: Path, n_paid: int, *, before: bool) -> 
         else:
             upstream.after_answer = check
         assert reached.wait(240), process.stderr.read().decode() if process.stderr and process.poll() else "too slow"
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(60) == -signal.SIGKILL
         upstream.before_answer = upstream.after_answer = lambda n: None
 
 

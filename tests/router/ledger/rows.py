@@ -61,7 +61,7 @@ def sqlite_ledger(folder: Path, **changes: object) -> LedgerSettings:
     return LedgerSettings(str(folder / "ledger.db"), flush_s=0.001, **changes)  # type: ignore[arg-type]
 
 
-def wait_until(is_true: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(is_true: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until a condition holds. It is an error if it does not hold in time."""
     ends = time.monotonic() + seconds
     while not is_true():

@@ -46,7 +46,7 @@ def test_while_the_database_is_down_rows_are_spooled_and_then_replayed_before_ne
     writer = writer_of(sink, tmp_path)
     sink.is_down = True
     put(writer, 0, 1)
-    writer.flush().result(10)
+    writer.flush().result(60)
     assert (writer.counts.spooled, writer.counts.is_down, sink.numbers) == (2, True, [])
     assert writer.counts.spool_bytes > 0
     assert writer.counts.lag_s > 0
@@ -101,19 +101,19 @@ def test_what_cannot_be_written_at_the_end_is_counted(
 
 def test_a_durable_row_is_promised_only_when_it_is_kept(sink: FakeSink, tmp_path: Path) -> None:
     writer = writer_of(sink, tmp_path, spool_bytes=300)
-    writer.put_durably(row(0)).result(10)
+    writer.put_durably(row(0)).result(60)
     assert sink.numbers == [0]
     sink.is_down = True
-    writer.put_durably(row(1)).result(10)
+    writer.put_durably(row(1)).result(60)
     assert writer.counts.spooled == 1
     with pytest.raises(LedgerDownError):
-        writer.put_durably(row(2)).result(10)
+        writer.put_durably(row(2)).result(60)
     sink.is_down = False
     wait_until(lambda: not writer.counts.is_down)
     writer.close()
     assert sink.numbers == [0, 1]
     with pytest.raises(LedgerDownError):
-        writer.put_durably(row(3)).result(10)
+        writer.put_durably(row(3)).result(60)
 
 
 def test_a_row_that_no_database_takes_costs_no_other(sink: FakeSink, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_row_that_cannot_be_made_counts_once_however_often_the_rows_beside_it_
     put(writer, 1)
     for _ in range(3):
         with pytest.raises(LedgerDownError):
-            writer.flush().result(10)
+            writer.flush().result(60)
     sink.is_down = False
     wait_until(lambda: sink.numbers == [1])
     writer.close()
@@ -173,7 +173,7 @@ def test_what_a_row_is_made_of_is_forgotten_although_neither_database_nor_spool_
     writer = writer_of(sink, tmp_path, spool_bytes=1)
     prompts = [put_made_of(Prompt()) for _ in range(600)]
     with pytest.raises(LedgerDownError):
-        writer.flush().result(10)
+        writer.flush().result(60)
     wait_until(lambda: not any(prompt() for prompt in prompts))
     # A batch that is tried again at this moment is not in the queue.
     wait_until(lambda: writer.counts.waiting == 600)
@@ -213,7 +213,7 @@ def test_an_error_that_nobody_expected_counts_as_a_database_that_is_down(
     monkeypatch.setattr(sink, "write", broken)
     writer = writer_of(sink, tmp_path)
     put(writer, 0)
-    writer.flush().result(10)
+    writer.flush().result(60)
     assert writer.counts.spooled == 1
     assert "in a way that nobody expected" in caplog.text
     monkeypatch.undo()
