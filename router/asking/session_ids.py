@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from router.plain_json import whole_text
+from router.plain_json import PIECE, whole_text
 
 #: Headers that name a session. The first one that is present counts. `x-client-request-id` is not among them, because
 #: most clients set a new one for every request.
@@ -94,9 +94,13 @@ def caller_of(headers: Mapping[str, str]) -> str:
 
 def _bounded(session_id: str) -> str:
     """Return the id as every door, record and log can carry it: valid Unicode, and a digest if it is long."""
-    if len(session_id) > MAX_ID_CHARACTERS:
-        return f"sha256:{hashlib.sha256(session_id.encode(errors='surrogatepass')).hexdigest()}"
-    return whole_text(session_id)
+    if len(session_id) <= MAX_ID_CHARACTERS:
+        return whole_text(session_id)
+    digest = hashlib.sha256()
+    # In pieces, because a body may name a session of 30 MB, and encoding it is one step that holds up everybody.
+    for begin in range(0, len(session_id), PIECE):
+        digest.update(session_id[begin : begin + PIECE].encode(errors="surrogatepass"))
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _session_in_user_id(user_id: Any) -> str | None:

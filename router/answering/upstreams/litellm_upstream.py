@@ -23,6 +23,7 @@ from router.answering.upstreams.litellm_import import import_litellm
 from router.answering.upstreams.litellm_problems import import_for, problem_in_rehearsal, problem_of, provider_of
 from router.answering.upstreams.litellm_request import additions_of, arguments_of, without_long_texts
 from router.errors import DispatchError, UpstreamNotFoundError
+from router.intake.loop_turns import Pace
 from router.loop_thread import LoopThread
 from router.policies.candidates.candidate import Candidate
 from router.values import RouteQuery
@@ -35,6 +36,9 @@ _OPENAI = frozenset({"openai", "text-completion-openai"})
 
 #: Seconds that LiteLLM may take to build a request that is not sent.
 _REHEARSAL_S = 10.0
+
+#: How much longer reading a chunk takes in LiteLLM than a byte, as `Pace` counts work: four chunks take a millisecond.
+CHUNK_WORK = 64 * 1024
 
 #: How much of an error LiteLLM is given to say what kind it is, from its beginning and from its end, in characters.
 _HEAD, _TAIL = 3000, 1000
@@ -127,9 +131,11 @@ class LiteLLMUpstream:
 async def _chunks(wrapper: Any, call: Call) -> AsyncGenerator[dict[str, Any], None]:
     """Yield LiteLLM's chunks without the "stop" that it invents if the upstream sent none.
 
-    LiteLLM hands on one reason of the end only. If every choice ended, the others get it too.
+    LiteLLM hands on one reason of the end only. If every choice ended, the others get it too. Requests that are being
+    decided have their turn between the chunks.
     """
     ended: dict[int, bool] = {}
+    pace = Pace()
     async with contextlib.aclosing(wrapper):
         async for chunk in wrapper:
             body = chunk.model_dump(mode="json", exclude_none=True)
@@ -138,6 +144,7 @@ async def _chunks(wrapper: Any, call: Call) -> AsyncGenerator[dict[str, Any], No
             for choice in body.get("choices") or ():
                 ended[choice["index"]] = ended.get(choice["index"], False) or has_ended(choice)
             yield body
+            await pace.worked(CHUNK_WORK)
     open_ones = [index for index, is_over in ended.items() if not is_over]
     if open_ones and len(open_ones) < len(ended) <= call.n_ended:
         end: dict[str, Any] = {"delta": {}, "finish_reason": _reason_of_end(wrapper)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 import pytest
 
 from router.asking.session_ids import SESSION_HEADERS, caller_of, session_id_of
+from router.plain_json import PIECE
 
 
 @pytest.mark.parametrize("name", SESSION_HEADERS)
@@ -61,3 +63,14 @@ def test_the_key_of_a_caller_follows_from_its_credential_and_does_not_reveal_it(
     assert caller_of({"x-api-key": "k"}) not in {"", one}
     assert caller_of({"X-API-Key": "secret-1"}) == caller_of({"api-key": "secret-1"}) == one
     assert caller_of({}) == ""
+
+
+def test_a_long_id_becomes_its_digest_and_is_never_encoded_in_one_step() -> None:
+    class Watched(str):
+        def encode(self, *_: Any, **__: Any) -> bytes:
+            raise AssertionError("the whole id was encoded")
+
+    # Halves of surrogate pairs lie on both sides of a cut.
+    text = "s" * (PIECE - 1) + "\ud83d\ude00" * PIECE + "\ud83d"
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    assert session_id_of(Watched(text), {}, {}) == f"sha256:{digest}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,8 @@ from router.answering.reading.call_notes import CallNotes
 from router.answering.reading.large_answers import PIECES_AT_ONCE, Pieces
 from router.answering.reading.small_parts import PART_BYTES, in_small_parts
 from router.answering.reading.sse import EVENT_WORK, LINE_WORK, events_in
+from router.answering.upstreams import litellm_upstream
+from router.answering.upstreams.litellm_call import Call
 from router.intake.loop_turns import TURN_WORK
 from tests.router.intake.test_loop_turns import most_between_two_turns
 
@@ -72,6 +76,29 @@ async def test_others_have_their_turn_while_events_are_read_by_somebody_who_neve
 
     assert await most_between_two_turns(asyncio.ensure_future(work()), read) <= TURN_WORK // EVENT_WORK
     assert len(read) == 5000
+
+
+async def test_others_have_their_turn_while_chunks_of_litellm_are_read_by_somebody_who_never_waits() -> None:
+    read: list[int] = []
+
+    class Chunks:
+        """Stands for LiteLLM's wrapper of a stream that comes faster than it is read."""
+
+        received_finish_reason, intermittent_finish_reason = None, None
+
+        async def __aiter__(self) -> AsyncIterator[Any]:
+            for _ in range(500):
+                yield SimpleNamespace(model_dump=lambda **_: {"choices": [{"index": 0, "delta": {"content": "a"}}]})
+
+        async def aclose(self) -> None: ...
+
+    async def work() -> None:
+        async for _ in litellm_upstream._chunks(Chunks(), Call(10**7, streamed=True)):
+            read.append(1)
+
+    most = await most_between_two_turns(asyncio.ensure_future(work()), read)
+    assert most <= TURN_WORK // litellm_upstream.CHUNK_WORK
+    assert len(read) == 500
 
 
 def test_the_signs_of_an_answer_are_counted_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
