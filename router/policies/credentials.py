@@ -109,10 +109,11 @@ def check_base(base: str) -> str:
         is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_url = False
-    if not is_url or any(character.isspace() for character in base):
+    # What follows a `#` is never sent, so that nothing could stand behind it.
+    if not is_url or "#" in base or any(character.isspace() for character in base):
         raise ValueError(
-            "must be a URL that begins with http:// or https:// and names a host, such as http://127.0.0.1:8000/v1, or "
-            f"{CANNED_UPSTREAM}; the value is not shown, in case it holds a password"
+            "must be a URL that begins with http:// or https:// and names a host, without a #, such as "
+            f"http://127.0.0.1:8000/v1, or {CANNED_UPSTREAM}; the value is not shown, in case it holds a password"
         )
     return base
 

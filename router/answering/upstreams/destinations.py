@@ -106,7 +106,7 @@ class Destinations:
     def of_kept(self, candidate: Candidate, base: str | None, call: KeptCall) -> Destination:
         """Return where to ask about a response that a candidate keeps. Raises as `of` does."""
         found = self.of(candidate, base, _ABOUT_RESPONSES)
-        return replace(found, url=f"{found.url}/{call.response_id}{call.rest}")
+        return replace(found, url=_below(found.url, f"/{call.response_id}{call.rest}"))
 
     def _of_openai(self, candidate: Candidate, base: str, path: str) -> Destination:
         return self._at(base, key_of(candidate, base) or os.environ.get("OPENAI_API_KEY") or NO_KEY, path)
@@ -124,13 +124,13 @@ class Destinations:
             bare, credentials = _without_credentials(base)
             headers = _only_set({**sdk.default_headers, **sdk.auth_headers}) | credentials
             has_key = key != NO_KEY or bool(credentials)
-            self._openai[base, key, path] = Destination(f"{bare}{path}", headers, has_key)
+            self._openai[base, key, path] = Destination(_below(bare, path), headers, has_key)
         return self._openai[base, key, path]
 
 
 def count_tokens_url(messages_url: str) -> str:
     """Return the URL that counts the tokens of a message, given the URL that answers it."""
-    return f"{messages_url}/count_tokens"
+    return _below(messages_url, "/count_tokens")
 
 
 def upstream_name(candidate: Candidate, api_format: ApiFormat) -> str:
@@ -174,8 +174,17 @@ def _anthropic(candidate: Candidate, base: str | None, given: Mapping[str, str])
         **{name: given[name] for name in ANTHROPIC_HEADERS if name in given},
         **credentials,
     }
-    bare = bare.removesuffix(_MESSAGES_PATH).removesuffix("/v1")
-    return Destination(f"{bare}{_MESSAGES_PATH}", headers, key != NO_KEY or bool(credentials))
+    parts = urlsplit(bare)
+    root = parts._replace(path=parts.path.rstrip("/").removesuffix(_MESSAGES_PATH).removesuffix("/v1")).geturl()
+    return Destination(_below(root, _MESSAGES_PATH), headers, key != NO_KEY or bool(credentials))
+
+
+def _below(url: str, path: str) -> str:
+    """Return the URL of a path below another one, whose query stays at the end, before that of the path."""
+    parts = urlsplit(url)
+    more, _, query = path.partition("?")
+    queries = "&".join(filter(None, (parts.query, query)))
+    return parts._replace(path=parts.path.rstrip("/") + more, query=queries).geturl()
 
 
 def _without_credentials(base: str) -> tuple[str, dict[str, str]]:

@@ -49,7 +49,8 @@ def test_usual_names_of_variables_are_accepted(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "base", ["api.example.com/v1", "localhost:8000/v1", "ftp://u:pw-secret@h", "https://", "http:/h"]
+    "base",
+    ["api.example.com/v1", "localhost:8000/v1", "ftp://u:pw-secret@h", "https://", "http:/h", "https://h/v1#pw-secret"],
 )
 def test_an_api_base_that_is_no_url_is_refused_and_not_shown(tmp_path: Path, base: str) -> None:
     with pytest.raises(ConfigError, match="api_base: must be a URL that begins with http:// or https://") as caught:

@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from router.answering.upstreams.destinations import Destinations, upstream_name
+from router.answering.upstreams.destinations import Destinations, KeptCall, count_tokens_url, upstream_name
 from router.errors import UpstreamNotFoundError
 from router.policies.candidates.candidate import Candidate
 from router.policies.rules import speaks_api
@@ -40,6 +40,21 @@ def test_every_api_of_openai_has_its_path(destinations: Destinations, api: ApiFo
     found = asked(destinations, api, model="openai/x", api_base="http://localhost:1/v1/")
     assert found.url == f"http://localhost:1/v1{FORMATS[api]}"
     assert not found.has_key
+
+
+def test_the_query_of_a_base_stays_at_the_end_of_every_url(destinations: Destinations) -> None:
+    base = "http://localhost:1/v1/?key=1"
+    openai_like = Candidate(name="it", model="openai/x", api_base=base)
+    chat = RouteQuery((), api_format=ApiFormat.OPENAI_CHAT)
+    assert destinations.of(openai_like, base, chat).url == "http://localhost:1/v1/chat/completions?key=1"
+    kept = destinations.of_kept(openai_like, base, KeptCall("GET", "resp_1", "/input_items?limit=2"))
+    assert kept.url == "http://localhost:1/v1/responses/resp_1/input_items?key=1&limit=2"
+    for path in ("", "/v1", "/v1/messages"):
+        url = f"http://localhost:1{path}?key=1"
+        claude = Candidate(name="it", model="anthropic/x", api_base=url)
+        found = destinations.of(claude, url, RouteQuery((), api_format=ApiFormat.ANTHROPIC_MESSAGES)).url
+        assert found == "http://localhost:1/v1/messages?key=1"
+        assert count_tokens_url(found) == "http://localhost:1/v1/messages/count_tokens?key=1"
 
 
 def test_openai_itself_is_asked_with_its_key_where_the_environment_says(
