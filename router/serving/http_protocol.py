@@ -31,6 +31,9 @@ HEAD_S, BODY_S = 10.0, 60.0
 #: Seconds that a client may leave an answer unread.
 STALLED_S = 60.0
 
+#: Most bytes that a chunk needs besides what it holds: its length and line ends. An extension may follow the length.
+_CHUNK_HEAD_BYTES = 32
+
 #: Number of chunks of a body that may be tiny, and the bytes that chunks must hold on average if there are more.
 _FREE_CHUNKS, _MIN_CHUNK_BYTES = 1024, 64
 
@@ -86,7 +89,10 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
             piece = data if self._in_body else data[:_PIECE_BYTES]
             data = data[len(piece) :]
             in_head = not self._in_body
+            self._sent_bytes += 0 if in_head else len(piece)
             self._parse(piece)
+            if self._in_body and self._beside_body > 2 * MAX_HEAD_BYTES and not self.transport.is_closing():
+                self._refuse(400, "the chunks of the body must come without long extensions.")
             if in_head and not self._in_body:
                 self._head_bytes += len(piece)
                 if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
@@ -188,13 +194,18 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self.flow.resume_reading()
 
     @property
+    def _beside_body(self) -> int:
+        """The bytes sent for a body that are neither part of it nor needed for its chunks."""
+        return self._sent_bytes - self._body_bytes - _CHUNK_HEAD_BYTES * self._n_chunks
+
+    @property
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def _reset(self) -> None:
         self._in_body = False
         self._upgraded = b""
-        self._head_bytes = self._header_bytes = self._body_bytes = self._n_chunks = 0
+        self._head_bytes = self._header_bytes = self._sent_bytes = self._body_bytes = self._n_chunks = 0
 
     def _limit(self, seconds: float | None) -> None:
         """Give the client this many seconds from now; None sets no limit."""

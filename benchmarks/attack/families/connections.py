@@ -39,6 +39,12 @@ def tiny_chunks(target: Target) -> Found:
     return target.attacked_by(lambda: _sent(target, head, b"1\r\na\r\n" * 10_000), grown_mb=100)
 
 
+def endless_chunk_extension(target: Target) -> Found:
+    """Send the head of a chunk with an extension that never ends."""
+    head = POST + b"transfer-encoding: chunked\r\n\r\n1;x="
+    return target.attacked_by(lambda: _sent(target, head, b"a" * 65_536), grown_mb=100)
+
+
 def endless_line_ends(target: Target) -> Found:
     """Send empty lines where a request should begin."""
     return target.attacked_by(lambda: _sent(target, b"", b"\r\n" * 10_000, at_most=50 * MB), grown_mb=100)
@@ -158,7 +164,8 @@ def _sent(target: Target, head: bytes, again: bytes, *, at_most: int = 30 * MB) 
 
 
 ATTACKS: tuple[Callable[[Target], Found], ...] = (
-    *(endless_headers, endless_header, endless_trailers, tiny_chunks, endless_line_ends, unread_pipelined_gets),
+    *(endless_headers, endless_header, endless_trailers, tiny_chunks, endless_chunk_extension, endless_line_ends),
+    unread_pipelined_gets,
     *(unfinished_bodies, idle_http_connections, idle_grpc_connections, slow_heads),
 )
 QUICK = (endless_headers, unread_pipelined_gets)
