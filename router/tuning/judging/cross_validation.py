@@ -83,8 +83,11 @@ def score_baselines(
     for baseline in baselines:
         try:
             raw = _score(baseline, prompts, fold)
-        except (LiteLLMMissingError, ModuleNotFoundError) as error:
+        except LiteLLMMissingError as error:
             found.skipped[baseline.name] = str(error)
+            continue
+        except ModuleNotFoundError as error:
+            found.skipped[baseline.name] = f"{error.name} is not installed: `pip install 'elle-router[train]'`"
             continue
         found.by_name[baseline.name] = _calibrated(raw, outcomes.scores, folds)
     return found

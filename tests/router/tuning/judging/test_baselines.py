@@ -123,6 +123,16 @@ def test_what_is_not_installed_is_skipped_and_said(monkeypatch: pytest.MonkeyPat
         litellm_difficulty("heuristic", ["x"])
 
 
+def test_a_baseline_whose_library_is_missing_says_what_to_install() -> None:
+    class Absent(PromptLength):
+        def score(self, train: object, test: object) -> RouterScores:
+            raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+
+    outcomes, features = make_outcomes(100)
+    found = score_baselines(outcomes, features, split_folds(outcomes, 5, "random"), [Absent()])
+    assert found.skipped == {"prompt_length": "sklearn is not installed: `pip install 'elle-router[train]'`"}
+
+
 def test_every_baseline_has_its_own_name() -> None:
     names = [one.name for one in all_baselines()]
     assert len(set(names)) == len(names) == 9
