@@ -50,6 +50,7 @@ def require_exists(settings: LedgerSettings) -> None:
     """Raise ConfigError if there is no file of an SQLite ledger, because opening one would make it."""
     from pathlib import Path
 
+    settings.require_no_folder()
     if settings.is_sqlite and not Path(settings.place).is_file():
         raise ConfigError(f"there is no ledger {settings.place}; `elle serve --ledger {settings.place}` makes one.")
 

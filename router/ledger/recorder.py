@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from router.errors import ConfigError
 from router.ledger.insertion import DatabaseSink
 from router.ledger.reader import LedgerReader
 from router.ledger.records import Decided, Digester, LedgerRow, decision_row, event_row, outcome_row, settled_row
@@ -33,8 +31,7 @@ class Ledger(Observer):
     """
 
     def __init__(self, settings: LedgerSettings) -> None:
-        if settings.is_sqlite and Path(settings.place).is_dir():
-            raise ConfigError(f"the ledger must be a file, and {settings.place} is a folder; add the name of a file.")
+        settings.require_no_folder()
         self.settings = settings
         self.digester = Digester(settings.key())
         sink = DatabaseSink(settings)

@@ -111,6 +111,11 @@ class LedgerSettings(DatabaseSettings):
     queue_rows: int = 20_000
     flush_s: float = 0.25
 
+    def require_no_folder(self) -> None:
+        """Raise ConfigError if the place of an SQLite ledger is a folder."""
+        if self.is_sqlite and Path(self.place).is_dir():
+            raise ConfigError(f"the ledger must be a file, and {self.place} is a folder; add the name of a file.")
+
     @property
     def spool_folder(self) -> Path:
         """Return the folder of the spool."""

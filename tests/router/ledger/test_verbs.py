@@ -100,3 +100,10 @@ def test_a_full_disk_is_an_error_in_one_line_and_other_faults_keep_their_traceba
     fail(errno.ENOTCONN)
     failed = CliRunner().invoke(cli, ["ledger", "export", "--ledger", ledger, "--out", str(tmp_path / "out")])
     assert isinstance(failed.exception, OSError)
+
+
+@pytest.mark.parametrize("verb", [("stats",), ("export", "--out", "exported")])
+def test_a_folder_is_not_called_a_ledger_that_a_service_could_make(verb: tuple[str, ...], tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["ledger", *verb, "--ledger", str(tmp_path)])
+    assert done.exit_code != 0
+    assert f"the ledger must be a file, and {tmp_path} is a folder" in done.output
