@@ -4,8 +4,8 @@
 
 The service runs in this process and decides prompts one after the other, first without and then with Python's profiler.
 The profiler says how the time of the thread is shared out. It makes everything slower, and calls of small functions
-most, so its shares are applied to the computing time that was measured without it. The forward pass runs in threads of
-its own and is not in the table.
+most, so its shares are applied to the computing time that was measured without it. Most forward passes run in this
+thread, because the calls come alone; those in threads of their own are not in the table.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ STEPS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "make the query of the message and the headers": (("wire/servicer.py", "read"),),
     "find the ask, and who may answer": (("deciding/pipeline.py", "_prepare"),),
     "hand the prompt to the encoder's thread": (("deciding/encode_pool.py", "submit"),),
-    "take the features from it": (("deciding/encode_job.py", "_resolve"), ("deciding/encode_pool.py", "_count_done")),
+    "encode the prompt, because nobody else is there": (("deciding/encode_pool.py", "encode_here"),),
+    "take the features from the encoder's thread": (
+        ("deciding/encode_job.py", "_resolve"),
+        ("deciding/encode_pool.py", "_count_done"),
+    ),
     "judge: losses, risks, leverage, nearest kinds": (("policies/loading.py", "judge"),),
     "choose": (("policies/choice.py", "choose"),),
     "tell the language, and whether there is code": (("asking/ask.py", "language"), ("asking/ask.py", "has_code")),

@@ -74,6 +74,22 @@ class FakeEncoder:
         return _noise(text).copy()
 
 
+class FakeHelpedEncoder(FakeEncoder):
+    """A `FakeEncoder` that an idle core can help, as it can help ours. It notes the thread of each prompt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.helped = False
+        self.threads: list[str] = []
+
+    def use_idle_core(self) -> None:
+        self.helped = True
+
+    def _features(self, text: str) -> FloatArray:
+        self.threads.append(threading.current_thread().name)
+        return super()._features(text)
+
+
 class FakeBatchEncoder(FakeEncoder):
     """Encodes as `FakeEncoder` does, in batches, with a token for each character. One fault fails its whole batch.
 

@@ -79,8 +79,13 @@ def _resolve(future: asyncio.Future[EncodedPrompt], outcome: EncodedPrompt | Bas
         return
     if isinstance(outcome, EncodedPrompt):
         future.set_result(outcome)
-    elif isinstance(outcome, Exception):
-        future.set_exception(outcome)
     else:
-        # A panic of Rust code is not an Exception. It must fail this prompt, and must not end the event loop.
-        future.set_exception(EncoderError("the encoder broke down on a prompt; see the service's log."))
+        future.set_exception(failure_of(outcome))
+
+
+def failure_of(outcome: BaseException) -> Exception:
+    """Return the error that a prompt fails with if encoding it raised this."""
+    if isinstance(outcome, Exception):
+        return outcome
+    # A panic of Rust code is not an Exception. It must fail this prompt, and must not end the event loop.
+    return EncoderError("the encoder broke down on a prompt; see the service's log.")

@@ -18,7 +18,7 @@ from typing import Any
 
 from probes.encoders.spec import Encoder, HelpedEncoder
 from router.deciding.cores import usable_cores
-from router.deciding.encode_job import EncodedPrompt, EncodeJob, deadline_error
+from router.deciding.encode_job import EncodedPrompt, EncodeJob, deadline_error, failure_of
 from router.deciding.fair_queue import NOBODY, FairQueue, Who
 from router.errors import OverloadedError, ShuttingDownError
 
@@ -30,6 +30,11 @@ PENDING_PER_THREAD = 16
 #: they were much nicer, a busy machine would stop them while they hold it, and with them the whole process: at 10
 #: others waited up to 70 ms, at 3 not longer than at 0.
 ENCODER_NICENESS = 3
+
+#: What an event loop may encode itself (`EncodePool.is_quick`): prompts of at most so many characters, ASCII or other,
+#: which are a hundred or two hundred tokens, while the pool has at most so many threads and a prompt takes at most so
+#: many seconds on average.
+_QUICK_ASCII, _QUICK_OTHER, _QUICK_THREADS, _QUICK_S = 800, 200, 2, 0.01
 
 #: The weight of a new duration in the exponential moving average that retry hints are computed from.
 _NEW_DURATION_WEIGHT = 0.05
@@ -57,6 +62,9 @@ class EncodePool:
         if n_threads > 1 and isinstance(encoder, HelpedEncoder):
             encoder.use_idle_core()
         self._max_pending = max_pending or PENDING_PER_THREAD * n_threads
+        self._encoder = encoder
+        # Of another encoder than ours nobody knows how long it may take, however quick it was.
+        self._has_quick_encoder = n_threads <= _QUICK_THREADS and isinstance(encoder, HelpedEncoder)
         self._jobs = FairQueue()
         self._pending = 0
         self._closed = False
@@ -83,6 +91,29 @@ class EncodePool:
         On two cores a batch is as fast with one prompt at a time, because the idle core helps with it.
         """
         return max(1, len(self._threads) - 1)
+
+    def is_quick(self, text: str) -> bool:
+        """Return whether an event loop that has nothing else to do should encode this prompt itself.
+
+        That saves two changes of threads, a tenth of the time of a lone call. It must not take long, because the loop
+        can do nothing else meanwhile. With more than two threads, another prompt that comes meanwhile would wait for
+        this one although a core is free; with two, the idle core helps with this one.
+        """
+        return (
+            not self._pending
+            and not self._closed
+            and self._has_quick_encoder
+            and self._mean_encode_s <= _QUICK_S
+            and len(text) <= (_QUICK_ASCII if text.isascii() else _QUICK_OTHER)
+        )
+
+    def encode_here(self, text: str, *, deadline: float | None = None) -> EncodedPrompt:
+        """Encode a prompt in the calling thread. Arguments and errors are those of the future of `submit`."""
+        outcome = _encode(self._encoder, text, deadline, time.perf_counter())
+        if isinstance(outcome, EncodedPrompt):
+            self._note_duration(outcome)
+            return outcome
+        raise failure_of(outcome)
 
     def submit(self, text: str, *, deadline: float | None = None, who: Who = NOBODY) -> asyncio.Future[EncodedPrompt]:
         """Put a prompt in the queue, and return the future of its features in the running event loop.
@@ -118,9 +149,11 @@ class EncodePool:
         # Callbacks of futures run in the event loop, where `submit` runs too, so the count needs no lock.
         self._pending -= 1
         if not future.cancelled() and future.exception() is None:
-            encoded = future.result()
-            per_prompt_s = encoded.encode_s / encoded.batch_size
-            self._mean_encode_s += _NEW_DURATION_WEIGHT * (per_prompt_s - self._mean_encode_s)
+            self._note_duration(future.result())
+
+    def _note_duration(self, encoded: EncodedPrompt) -> None:
+        per_prompt_s = encoded.encode_s / encoded.batch_size
+        self._mean_encode_s += _NEW_DURATION_WEIGHT * (per_prompt_s - self._mean_encode_s)
 
     @staticmethod
     def _run_thread(encoder: Any, jobs: FairQueue) -> None:
@@ -131,7 +164,7 @@ class EncodePool:
         _lower_priority()
         while (job := jobs.take()) is not None:
             if not job.cancelled:
-                job.finish(_encode(encoder, job))
+                job.finish(_encode(encoder, job.text, job.deadline, job.submitted))
             # Without this the thread would keep the prompt until the next one comes.
             del job
 
@@ -144,16 +177,16 @@ class EncodePool:
         await asyncio.get_running_loop().run_in_executor(None, self._shut_down)
 
 
-def _encode(encoder: Encoder, job: EncodeJob) -> EncodedPrompt | BaseException:
+def _encode(encoder: Encoder, text: str, deadline: float | None, submitted: float) -> EncodedPrompt | BaseException:
     started = time.perf_counter()
-    if job.expired(started):
+    if deadline is not None and started >= deadline:
         return deadline_error()
     try:
-        features = encoder.encode(job.text)
+        features = encoder.encode(text)
     except BaseException as error:
         # Whatever it is goes to the future: a thread that ended of it would leave the other prompts waiting for ever.
         return error
-    return EncodedPrompt(features, queue_s=started - job.submitted, encode_s=time.perf_counter() - started)
+    return EncodedPrompt(features, queue_s=started - submitted, encode_s=time.perf_counter() - started)
 
 
 def _shut_down(jobs: FairQueue, threads: Sequence[threading.Thread]) -> None:

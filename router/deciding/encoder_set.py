@@ -64,16 +64,21 @@ class EncoderSet:
             return error
         return EncodedPrompt(features, queue_s=0.0, encode_s=time.perf_counter() - started)
 
-    async def encode(self, identity: str, text: str, deadline: float | None, who: Who) -> EncodedPrompt | Exception:
+    async def encode(
+        self, identity: str, text: str, deadline: float | None, who: Who, *, is_alone: bool = False
+    ) -> EncodedPrompt | Exception:
         """Encode a prompt in the threads of the encoder, and return its features, or the error that the encoder raised.
 
         deadline: a time of `time.perf_counter` by which the encoder must begin; None waits for ever. who: whose turn
-        it uses.
+        it uses. is_alone: whether nobody else waits for anything. A quick prompt is then encoded in the event loop.
 
         Raises OverloadedError, DeadlineError and ShuttingDownError as `EncodePool.submit` says.
         """
+        pool = self._pools[identity]
         try:
-            return await self._pools[identity].submit(text, deadline=deadline, who=who)
+            if is_alone and pool.is_quick(text):
+                return pool.encode_here(text, deadline=deadline)
+            return await pool.submit(text, deadline=deadline, who=who)
         except _ENCODER_ERRORS as error:
             return error
 

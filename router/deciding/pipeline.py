@@ -203,7 +203,8 @@ class Router:
                 encoded: EncodedPrompt | Exception | None = None
                 if (encoder := prepared.encoder_identity) is not None:
                     text, whose = prepared.eligibility.ask.text, who(connection, caller)
-                    encoded = await self._encoders.encode(encoder, text, deadline, whose)
+                    is_alone = not in_batch and TURNS.deciding.n_waiting == 1 and not self._intake.n_arriving
+                    encoded = await self._encoders.encode(encoder, text, deadline, whose, is_alone=is_alone)
                 return self._conclude(prepared, encoded, self._observers)
             except RouterError as error:
                 policy = query.overrides.policy or ""

@@ -37,12 +37,16 @@ class Intake:
     Args:
         max_bytes: the largest number of bytes of all requests in flight together.
         max_waiting: the number of large requests in work or waiting above which further ones are refused.
+
+    Attributes:
+        n_arriving: the number of gRPC requests that have begun and are not decoded yet.
     """
 
     def __init__(self, *, max_bytes: int = MAX_IN_FLIGHT_BYTES, max_waiting: int = MAX_WAITING) -> None:
         self._max_bytes = max_bytes
         self._max_waiting = max_waiting
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="large-requests")
+        self.n_arriving = 0
         self._held_bytes = 0
         self._waiting = 0
 

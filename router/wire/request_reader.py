@@ -110,9 +110,13 @@ class RequestReader:
 
         Raises InvalidRequestError, DeadlineError or OverloadedError.
         """
-        data = await self._read_in_time(context)
-        held.add(len(data))
-        await self._turns.wait(context.peer())
+        self._intake.n_arriving += 1
+        try:
+            data = await self._read_in_time(context)
+            held.add(len(data))
+            await self._turns.wait(context.peer())
+        finally:
+            self._intake.n_arriving -= 1
         large = decoder.is_large(data)
         is_large.set(large)
         return await self._intake.run_in_thread(decoder.decode, data) if large else decoder.decode(data)

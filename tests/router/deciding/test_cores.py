@@ -10,7 +10,7 @@ import pytest
 from router.deciding import encode_pool
 from router.deciding.cores import usable_cores
 from router.deciding.encode_pool import EncodePool
-from tests.fakes import FakeEncoder
+from tests.fakes import FakeHelpedEncoder
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -52,15 +52,6 @@ def test_without_proc_the_affinity_mask_gives_the_number(tmp_path: Path) -> None
     assert usable_cores(tmp_path) == CORES
 
 
-class Helped(FakeEncoder):
-    """An encoder that an idle core can help."""
-
-    helped = False
-
-    def use_idle_core(self) -> None:
-        self.helped = True
-
-
 @pytest.mark.parametrize(
     ("cores", "threads", "helped"), [(2, None, True), (1, None, False), (2, 1, False), (1, 2, True)]
 )
@@ -68,7 +59,7 @@ async def test_a_pool_of_one_thread_does_not_use_an_idle_core(
     monkeypatch: pytest.MonkeyPatch, cores: int, threads: int | None, helped: bool
 ) -> None:
     monkeypatch.setattr(encode_pool, "usable_cores", lambda: cores)
-    encoder = Helped()
+    encoder = FakeHelpedEncoder()
     pool = EncodePool(encoder, threads=threads)
     await pool.close()
     assert encoder.helped is helped

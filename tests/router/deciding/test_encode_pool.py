@@ -10,10 +10,11 @@ import threading
 import pytest
 
 from probes.encoders.spec import FloatArray
+from probes.errors import EncoderError
 from router.deciding.batch_pool import BatchPool
 from router.deciding.encode_pool import ENCODER_NICENESS, EncodePool
-from router.errors import NotReadyError, OverloadedError
-from tests.fakes import FakeBatchEncoder, FakeEncoder
+from router.errors import DeadlineError, NotReadyError, OverloadedError
+from tests.fakes import FakeBatchEncoder, FakeEncoder, FakeHelpedEncoder
 
 
 async def test_a_full_queue_refuses_at_once_with_a_hint() -> None:
@@ -75,3 +76,62 @@ async def test_the_threads_of_the_encoder_have_a_lower_priority_than_the_event_l
     await pool.close()
     assert nice[0] == min(before + ENCODER_NICENESS, 19)
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+async def quick(pool: EncodePool) -> EncodePool:
+    """Return the pool after as many prompts as it takes to see that they take no time."""
+    for _ in range(30):
+        await pool.submit("hello")
+    return pool
+
+
+async def test_a_loop_encodes_only_short_prompts_that_nobody_waits_beside() -> None:
+    encoder = FakeHelpedEncoder()
+    pool = EncodePool(encoder, threads=2)
+    assert not pool.is_quick("hello"), "nobody knows yet how long a prompt takes"
+    await quick(pool)
+    assert pool.is_quick("a" * 800)
+    assert pool.is_quick("字" * 200)
+    assert not pool.is_quick("a" * 801)
+    assert not pool.is_quick("字" * 201)
+    encoder.gate.clear()
+    waiting = pool.submit("another")
+    assert not pool.is_quick("hello")
+    encoder.gate.set()
+    await waiting
+    assert pool.is_quick("hello")
+    await pool.close()
+    assert not pool.is_quick("hello")
+
+
+@pytest.mark.parametrize(("encoder", "threads"), [(FakeHelpedEncoder(), 3), (FakeEncoder(), 2)])
+async def test_a_loop_encodes_nothing_if_it_could_take_long_or_a_core_stood_idle(
+    encoder: FakeEncoder, threads: int
+) -> None:
+    pool = await quick(EncodePool(encoder, threads=threads))
+    assert not pool.is_quick("hello")
+    await pool.close()
+
+
+async def test_what_a_loop_encodes_itself_fails_as_in_a_thread() -> None:
+    class Panic(BaseException):
+        pass
+
+    class Failing(FakeHelpedEncoder):
+        def encode(self, text: str) -> FloatArray:
+            if text == "panic":
+                raise Panic
+            if text == "error":
+                raise EncoderError("no")
+            return super().encode(text)
+
+    pool = EncodePool(Failing(), threads=1)
+    same = pool.encode_here("hello").features == (await pool.submit("hello")).features
+    assert same.all()
+    with pytest.raises(EncoderError, match="broke down on a prompt"):
+        pool.encode_here("panic")
+    with pytest.raises(EncoderError, match="no"):
+        pool.encode_here("error")
+    with pytest.raises(DeadlineError):
+        pool.encode_here("late", deadline=0.0)
+    await pool.close()

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,10 @@ from router.errors import (
     NoEligibleCandidateError,
     UnknownPolicyError,
 )
+from router.intake.loop_turns import TURNS
 from router.policies.loading import load_policies
 from router.values import Overrides, RouteQuery
-from tests.fakes import FakeEncoder, fake_probe, fake_spec, write_policy
+from tests.fakes import FakeEncoder, FakeHelpedEncoder, fake_probe, fake_spec, write_policy
 
 
 def make_router(*paths: Path, encoder: FakeEncoder | None = None, **options: int) -> Router:
@@ -43,6 +45,31 @@ class TestDeciding:
         here = router.decide(prompt("hello"))
         pooled = asyncio.run(router.adecide(prompt("hello")))
         assert (here.chosen, here.candidates, here.gain) == (pooled.chosen, pooled.candidates, pooled.gain)
+
+    def test_the_loop_encodes_a_prompt_itself_if_nobody_else_is_there(self, tmp_path: Path) -> None:
+        encoder = FakeHelpedEncoder()
+        router = make_router(write_policy(tmp_path), encoder=encoder, cache_entries=0, threads=2)
+        here = threading.current_thread().name
+
+        async def thread_of(**how: bool) -> str:
+            await router.adecide(prompt("hello"), **how)
+            return encoder.threads[-1]
+
+        async def run() -> None:
+            # Until it is known how long prompts take, the pool takes them.
+            assert await thread_of() != here
+            for _ in range(30):
+                await thread_of()
+            assert await thread_of() == here
+            assert await thread_of(in_batch=True) != here
+            with TURNS.deciding:
+                assert await thread_of() != here
+            router.intake.n_arriving += 1
+            assert await thread_of() != here
+            router.intake.n_arriving -= 1
+            assert await thread_of() == here
+
+        asyncio.run(run())
 
     def test_candidates_are_matched_to_the_probe_by_name_and_not_by_place(self, tmp_path: Path) -> None:
         probe = fake_probe(("aaa", "bbb", "ccc"))
