@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from router.answering.upstreams.litellm_import import import_litellm
 from router.deciding import pipeline
 from router.gateways.ext_proc import ExternalProcessor
 from router.gateways.http.http_gateway import HttpGateway
@@ -63,6 +64,8 @@ async def _serve(folder: Path, upstream_url: str) -> None:
     encoder: Any = FakeEncoder()
     pipeline.load_encoder = lambda *_: encoder  # type: ignore[assignment]
     async with serving(settings(folder, upstream_url)) as running:
+        # The first answers wait for it, on a busy machine longer than the fuzzer does.
+        await asyncio.to_thread(import_litellm)
         print(json.dumps({"grpc": running.address, "http": running.http_address}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
