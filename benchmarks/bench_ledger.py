@@ -96,7 +96,7 @@ class Part:
 
     @property
     def cpu_per_decision_s(self) -> float:
-        """Return the computing time of the service and of the database per decision in seconds."""
+        """Return the CPU seconds that service and database together take for one decision."""
         return (self.service_s + self.database_s) / self.n_decided
 
 
@@ -166,7 +166,7 @@ def rows_in(settings: LedgerSettings) -> int:
 
 @contextlib.contextmanager
 def served(name: str, ledger: LedgerSettings, database: int | None) -> Iterator[Served]:
-    """Run a service whose ledger can be turned on and off."""
+    """Run a service whose ledger is turned on by SIGUSR1 and off by SIGUSR2."""
     command = [sys.executable, "-c", _SWITCHED, "serve", "--port", "0", "--threads", "1", "--drain-delay-s", "0"]
     command += ["--ledger-key", str(ledger.key_file), "--ledger-spool", str(ledger.spool_dir)]
     environment = {**os.environ, "ELLE_LEDGER": ledger.place}

@@ -113,7 +113,7 @@ def cpu_s(pid: int) -> float:
 
 
 def thread_s(pid: int, name: str) -> float:
-    """Return the CPU seconds of the threads of a process that have a name, which the kernel cuts to 15 bytes."""
+    """Return the CPU seconds of all threads of a process that bear this name. The kernel keeps 15 bytes of a name."""
     tasks = [
         task for task in Path(f"/proc/{pid}/task").iterdir() if (task / "comm").read_text().rstrip("\n") == name[:15]
     ]

@@ -93,11 +93,11 @@ class EncodePool:
         return max(1, len(self._threads) - 1)
 
     def is_quick(self, text: str) -> bool:
-        """Return whether an event loop that has nothing else to do should encode this prompt itself.
+        """Return whether the event loop, while no other request has begun, should encode this prompt itself.
 
-        That saves two changes of threads, a tenth of the time of a lone call. It must not take long, because the loop
-        can do nothing else meanwhile. With more than two threads, another prompt that comes meanwhile would wait for
-        this one although a core is free; with two, the idle core helps with this one.
+        That saves two changes of threads. It must not take long, because the loop can do nothing else meanwhile. With
+        more than two threads, another prompt that comes meanwhile would wait for this one although a core is free; with
+        two, the idle core helps with this one.
         """
         return (
             not self._pending
@@ -108,7 +108,10 @@ class EncodePool:
         )
 
     def encode_here(self, text: str, *, deadline: float | None = None) -> EncodedPrompt:
-        """Encode a prompt in the calling thread. Arguments and errors are those of the future of `submit`."""
+        """Encode a prompt in the calling thread and return its features.
+
+        It raises what the future that `submit` returns raises: DeadlineError, and whatever the encoder raises.
+        """
         outcome = _encode(self._encoder, text, deadline, time.perf_counter())
         if isinstance(outcome, EncodedPrompt):
             self._note_duration(outcome)

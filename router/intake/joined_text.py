@@ -1,7 +1,7 @@
 """Join pieces of text to one long text, piece by piece, so that no single step keeps other threads waiting.
 
-`str.join` is one step during which no other thread runs. Most of it is spent in taking fresh memory from the system:
-30 MB took 15 ms on a quiet machine and 80 ms on a busy one.
+`str.join` is one step during which no other thread runs. Most of it is spent in taking fresh memory from the system
+(the attack `bodies.picture` of `benchmarks.attack`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHORT = 256 * 1024
 
 
 def joined(pieces: Sequence[str]) -> str:
-    """Return the text that the pieces are together, as `"".join(pieces)` does."""
+    """Return one text made of the pieces in their order, as `"".join(pieces)` does."""
     length = sum(map(len, pieces))
     if length <= _SHORT or not _IS_CPYTHON:
         return "".join(pieces)

@@ -205,7 +205,7 @@ class _Insert:
     The statement is compiled once. SQLAlchemy's own way would prepare every value of every row anew, which takes twice
     as long as all the rest. SQLite gets many rows in one statement, because Python's lock is given up for each, and
     under load the writer would wait for the lock as often as there are rows. PostgreSQL gets new rows by `COPY`, which
-    takes both sides less than half the time of statements.
+    takes both sides less time than statements (`benchmarks/bench_ledger.py`).
     """
 
     def __init__(self, table: sa.Table, dialect: sa.Dialect) -> None:

@@ -159,7 +159,7 @@ class RequestReader:
         return data
 
     def _note_no_message(self, context: Context) -> None:
-        """Count a call that ended before a message came, unless the caller's own deadline ended it."""
+        """Count a call without a message as oversized, unless the caller's own deadline ended it."""
         remaining_s = context.time_remaining()
         if remaining_s is None or remaining_s > _DEADLINE_SLACK_S:
             self._on_oversized()

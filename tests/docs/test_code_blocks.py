@@ -45,7 +45,7 @@ def service(_real_encoder: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def _example_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the files that the pages name once for all pages, because a ledger takes a second."""
+    """Return a folder with the files that the pages name. It is written once, because a ledger takes a second."""
     folder = tmp_path_factory.mktemp("examples")
     write_files(folder)
     (folder / "my.yaml").write_text(_elle(["policy", "new"]), "utf-8")

@@ -50,7 +50,7 @@ def count(settings: LedgerSettings, kind: str) -> list[int]:
 
 
 def statements_of(sink: DatabaseSink) -> list[str]:
-    """Return a list that holds the first words of the statements that the sink executes from now on."""
+    """Return a list to which each statement that the sink executes from now on adds its first words."""
     executed: list[str] = []
     sa.event.listen(sink._engine, "before_cursor_execute", lambda *told: executed.append(told[2].split("(")[0].strip()))
     return executed

@@ -80,7 +80,7 @@ def test_large_requests_are_answered_as_small_ones_are(channel: grpc.Channel) ->
 
 
 class Waiting:
-    """Stands for the context of a call whose message never becomes whole."""
+    """A fake context of a gRPC call whose message never arrives whole."""
 
     def __init__(self, remaining_s: float | None) -> None:
         self._remaining_s = remaining_s

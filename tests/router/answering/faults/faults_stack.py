@@ -45,7 +45,7 @@ def serving_faults(folder: Path, faults: list[str], provider: str) -> Iterator[t
 
 
 def ask(address: str, method: str, policy: str, deadline_s: float = DEADLINE_S) -> tuple[str, Delivery]:
-    """Return the answer and who gave it. One after the deadline is an error of the transport, which no test expects."""
+    """Return the text of an answer, and its `Delivery`. An answer that comes after the deadline raises an error."""
     with RouterClient(address, timeout_s=deadline_s) as client:
         if method == "unary":
             answer = client.complete(PROMPT, Overrides(policy=policy))

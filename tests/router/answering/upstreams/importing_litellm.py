@@ -79,7 +79,7 @@ class WatchedImports:
 
 
 def fail(finder: Finder) -> dict[str, Any]:
-    """Let two imports fail; return what was said, and the modules of LiteLLM that were left."""
+    """Let two imports of LiteLLM fail. Return the messages of the errors, and which of its modules stayed loaded."""
     said, left = [], []
     for error in (ModuleNotFoundError("no", name="some.package"), MemoryError("no room")):
         finder.error = error
