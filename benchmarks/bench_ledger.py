@@ -1,6 +1,6 @@
 """Measure what the ledger costs a service, in SQLite and in PostgreSQL, by turning it on and off; print JSON.
 
-    python -m benchmarks.bench_ledger [--starts 3] [--rounds 10] [--seconds 1.5]
+    python -m benchmarks.bench_ledger [--starts 3] [--rounds 10] [--seconds 1.5] [--only sqlite]
 
 A service with one encoder thread runs for each database (PostgreSQL is left out if the machine has none). In every
 round each of them decides new prompts as fast as it can for some seconds with its ledger, without it, and without it
@@ -124,14 +124,17 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--only", choices=MOST_COST, help="leave the other database out")
     asked = parser.parse_args()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bench-ledger-", dir="/var/tmp") as folder, contextlib.ExitStack() as stack:
         root = Path(folder)
         root.chmod(0o755)
         (root / "key").write_text("0" * 32)
-        places: dict[str, tuple[str, int | None]] = {"sqlite": (str(root / "ledger.db"), None)}
-        if not missing():
+        places: dict[str, tuple[str, int | None]] = {}
+        if asked.only != "postgresql":
+            places["sqlite"] = str(root / "ledger.db"), None
+        if asked.only != "sqlite" and not missing():
             server = stack.enter_context(running_postgres())
             assert server.process is not None  # noqa: S101
             places["postgresql"] = server.url, server.process.pid

@@ -46,7 +46,8 @@ class Digester:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        # Every digest goes on with a copy of this, because to take in the key takes longer than to digest a prompt.
+        self._keyed = hmac.new(key, digestmod="sha256")
         # The same few callers send most requests.
         self._short = functools.lru_cache(maxsize=4096)(self._digest)
 
@@ -59,8 +60,9 @@ class Digester:
         return self._digest("prompt", text) if text else None
 
     def _digest(self, kind: str, text: str) -> str:
-        message = f"{kind}\0{text}".encode(errors="surrogatepass")
-        return hmac.digest(self._key, message, "sha256").hex()[:_DIGEST_DIGITS]
+        digest = self._keyed.copy()
+        digest.update(f"{kind}\0{text}".encode(errors="surrogatepass"))
+        return digest.hexdigest()[:_DIGEST_DIGITS]
 
 
 @dataclass(frozen=True, slots=True)

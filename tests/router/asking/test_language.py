@@ -41,6 +41,27 @@ def test_script_and_common_words_tell_the_language(text: str, language: str) -> 
     assert language_of(text) == language
 
 
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("WHAT-is/THE_name", "en"),
+        ("What's THE name?", "en"),
+        # A word of several languages counts for each of them, and every time.
+        ("der der der het het", "de"),
+        ("ikke ikke", "und"),
+        ("hvad er det", "da"),
+        ("hva er det", "no"),
+        # More occurrences than there are words in any prompt of today.
+        ("a " * 2000, "und"),
+        ("the " * 2000, "en"),
+    ],
+)
+def test_every_occurrence_of_a_common_word_counts(text: str, language: str) -> None:
+    assert language_of(text) == language
+    # The same words among others than those of ASCII are found in another way.
+    assert language_of(f"{text} ’“”…") == language
+
+
 def test_code_in_a_fence_does_not_tell_the_language() -> None:
     assert language_of("Was ist das und warum?\n```\nif the and of to in is that it for\n```") == "de"
 
