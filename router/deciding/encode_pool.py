@@ -31,10 +31,12 @@ PENDING_PER_THREAD = 16
 #: others waited up to 70 ms, at 3 not longer than at 0.
 ENCODER_NICENESS = 3
 
-#: What an event loop may encode itself (`EncodePool.is_quick`): prompts of at most so many characters, ASCII or other,
-#: which are a hundred or two hundred tokens, while the pool has at most so many threads and a prompt takes at most so
-#: many seconds on average.
-_QUICK_ASCII, _QUICK_OTHER, _QUICK_THREADS, _QUICK_S = 800, 200, 2, 0.01
+#: What an event loop may encode itself (`EncodePool.is_quick`): prompts of about so many tokens at most, while the pool
+#: has at most so many threads and a prompt takes at most so many seconds on average.
+_QUICK_TOKENS, _QUICK_THREADS, _QUICK_S = 240, 2, 0.01
+
+#: Characters of ASCII in a token. One of another script is a token by itself.
+_ASCII_PER_TOKEN = 5
 
 #: The weight of a new duration in the exponential moving average that retry hints are computed from.
 _NEW_DURATION_WEIGHT = 0.05
@@ -104,7 +106,7 @@ class EncodePool:
             and not self._closed
             and self._has_quick_encoder
             and self._mean_encode_s <= _QUICK_S
-            and len(text) <= (_QUICK_ASCII if text.isascii() else _QUICK_OTHER)
+            and _has_few_tokens(text)
         )
 
     def encode_here(self, text: str, *, deadline: float | None = None) -> EncodedPrompt:
@@ -190,6 +192,14 @@ def _encode(encoder: Encoder, text: str, deadline: float | None, submitted: floa
         # Whatever it is goes to the future: a thread that ended of it would leave the other prompts waiting for ever.
         return error
     return EncodedPrompt(features, queue_s=started - submitted, encode_s=time.perf_counter() - started)
+
+
+def _has_few_tokens(text: str) -> bool:
+    """Return whether a text has about `_QUICK_TOKENS` tokens or fewer."""
+    if len(text) > _ASCII_PER_TOKEN * _QUICK_TOKENS:
+        return False
+    n_ascii = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
+    return n_ascii / _ASCII_PER_TOKEN + len(text) - n_ascii <= _QUICK_TOKENS
 
 
 def _shut_down(jobs: FairQueue, threads: Sequence[threading.Thread]) -> None:
