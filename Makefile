@@ -152,9 +152,9 @@ test-chart: $(INSTALLED) $(CHART)  ## Render, lint and scan the Helm chart with 
 # installed in .venv, so only these are added.
 RAY := .venv-ray/.installed
 $(RAY): pyproject.toml constraints.txt | $(INSTALLED)
-	$(PYTHON) -m venv .venv-ray
-	printf '%s\n' $(CURDIR) $(CURDIR)/.venv/lib/python3*/site-packages > $$(echo .venv-ray/lib/python3*/site-packages)/base.pth
-	.venv-ray/bin/pip install --quiet --constraint constraints.txt 'ray[data,serve]'
+	@$(PYTHON) -m venv .venv-ray
+	@printf '%s\n' $(CURDIR) $(CURDIR)/.venv/lib/python3*/site-packages > $$(echo .venv-ray/lib/python3*/site-packages)/base.pth
+	@.venv-ray/bin/pip install --quiet --constraint constraints.txt 'ray[data,serve]'
 	@touch $@
 
 test-ray: $(RAY)  ## Score and serve on a real Ray cluster, kill its workers, and compare with plain runs (two minutes; SLOW=1: all sizes)
