@@ -1,6 +1,6 @@
 """Measure what the ledger costs a service, in SQLite and in PostgreSQL, by turning it on and off; print JSON.
 
-    python -m benchmarks.bench_ledger [--starts 3] [--rounds 10] [--seconds 1.5] [--only sqlite]
+    python -m benchmarks.bench_ledger [--starts 3] [--rounds 20] [--seconds 0.75] [--only sqlite]
 
 A service with one encoder thread runs for each database (PostgreSQL is left out if the machine has none). In every
 round each of them decides new prompts as fast as it can for some seconds with its ledger, without it, and without it
@@ -9,8 +9,8 @@ the very same service differ by some percent for as long as they run, depending 
 ledger's cost could not be told from that. Every prompt is new, so each is encoded. Client, service and database share
 the machine. Services are started anew several times.
 
-- `throughput_cost`: 1 - decisions a second with the ledger / without, as the geometric mean over rounds with its 95 %
-  bootstrap interval;
+- `throughput_cost`: 1 - decisions a second with the ledger / without, as the median over rounds with its 95 % bootstrap
+  interval, because a neighbour on the machine makes single rounds a multiple slower;
 - `cpu_cost`: CPU seconds of the service and of the database's processes per decision with the ledger / without - 1, in
   the same way;
 - `cpu_us`: CPU microseconds per decision of the ledger's thread, and of the database's processes;
@@ -122,8 +122,8 @@ def main() -> None:
     """Run everything and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--starts", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=0.75)
     parser.add_argument("--only", choices=MOST_COST, help="leave the other database out")
     asked = parser.parse_args()
     load = os.getloadavg()[0]
@@ -249,12 +249,12 @@ def costs(rounds: list[dict[str, Part]], mode: str) -> dict[str, list[float]]:
     """Return what a mode costs against `off`: of the throughput, and of the computing time, with intervals."""
     slower = [math.log(one[mode].per_s / one["off"].per_s) for one in rounds]
     more = [math.log(one[mode].cpu_per_decision_s / one["off"].cpu_per_decision_s) for one in rounds]
-    return {"throughput_cost": _mean_cost(slower, -1), "cpu_cost": _mean_cost(more, 1)}
+    return {"throughput_cost": _median_cost(slower, -1), "cpu_cost": _median_cost(more, 1)}
 
 
-def _mean_cost(logs: list[float], sign: int) -> list[float]:
-    """Return a geometric mean of ratios as a cost with its interval; `sign` is -1 if smaller ratios are worse."""
-    found = bootstrap(lambda sample: sign * math.expm1(float(np.mean(sample))), np.array(logs))
+def _median_cost(logs: list[float], sign: int) -> list[float]:
+    """Return the median of ratios as a cost with its interval; `sign` is -1 if smaller ratios are worse."""
+    found = bootstrap(lambda sample: sign * math.expm1(float(np.median(sample))), np.array(logs))
     return [round(value, 4) for value in (found.value, found.low, found.high)]
 
 
