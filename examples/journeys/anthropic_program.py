@@ -14,7 +14,7 @@ except ModuleNotFoundError:
     sys.exit("Anthropic's SDK is missing: pip install anthropic")
 
 
-def main(url: str = "http://localhost:8080") -> None:
+def main(url: str) -> None:
     """Ask for an answer, see who gave it, and stream one."""
     # The two changes of your program: `base_url` here, and `model` below. A name without a slash suits every client.
     with anthropic.Anthropic(base_url=url, api_key="any") as client:
@@ -29,4 +29,8 @@ def main(url: str = "http://localhost:8080") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    address = (sys.argv[1:] or ["http://localhost:8080"])[0]
+    try:
+        main(address)
+    except anthropic.APIError as error:
+        sys.exit(f"{address}: {error} Start a service by `elle serve --http 8080`, or give the URL of one.")

@@ -9,6 +9,7 @@ import asyncio
 import sys
 
 from router.client import AsyncRouterClient, RouterClient
+from router.errors import RouterError
 
 PROMPTS = (
     "What is the capital of France?",
@@ -41,4 +42,7 @@ def main(address: str = "localhost:50051") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:2])
+    except RouterError as error:
+        sys.exit(str(error))

@@ -14,7 +14,7 @@ except ModuleNotFoundError:
     sys.exit("OpenAI's SDK is missing: pip install openai")
 
 
-def main(url: str = "http://localhost:8080") -> None:
+def main(url: str) -> None:
     """Ask for an answer, see who gave it, stream one, and pin a model."""
     # The two changes of your program: `base_url` here, and `model` below.
     with openai.OpenAI(base_url=f"{url}/v1", api_key="any") as client:
@@ -34,4 +34,8 @@ def main(url: str = "http://localhost:8080") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    address = (sys.argv[1:] or ["http://localhost:8080"])[0]
+    try:
+        main(address)
+    except openai.APIError as error:
+        sys.exit(f"{address}: {error} Start a service by `elle serve --http 8080`, or give the URL of one.")

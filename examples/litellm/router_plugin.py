@@ -45,4 +45,7 @@ def main(address: str = "localhost:50051") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:2])
+    except (litellm.ServiceUnavailableError, litellm.BadRequestError) as error:
+        sys.exit(error.message.partition("\n")[0])

@@ -51,5 +51,8 @@ async function main() {
 
 main().catch((error) => {
   console.error(`${grpc.status[error.code] ?? "error"}: ${error.details ?? error.message}`);
+  if (error.code === grpc.status.UNAVAILABLE) {
+    console.error(`No service answers at ${address}. Start one by \`elle serve\`, or give the address of one that runs.`);
+  }
   process.exitCode = 1;
 });

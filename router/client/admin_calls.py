@@ -31,9 +31,11 @@ class AdminClient:
     def __init__(
         self, address: str = DEFAULT_ADDRESS, *, credentials: grpc.ChannelCredentials | None = None, api_key: str = ""
     ) -> None:
-        target = target_of(address)
+        self._target = target_of(address)
         self._channel = (
-            grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
+            grpc.insecure_channel(self._target)
+            if credentials is None
+            else grpc.secure_channel(self._target, credentials)
         )
         self._stub = pb_grpc.AdminServiceStub(self._channel)
         self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
@@ -69,6 +71,6 @@ class AdminClient:
         return change
 
     def _call(self, method: str, request: Any) -> dict[str, Any]:
-        with errors_of_service():
+        with errors_of_service(self._target):
             answer = getattr(self._stub, method)(request, metadata=self._metadata, timeout=_TIMEOUT_S)
         return MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)

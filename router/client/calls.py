@@ -181,7 +181,7 @@ class RouterClient(_Client):
         request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
         call = getattr(self._channel.stub, _STREAM.name)(request, **self._options(rest.get("api_key"), request))
         try:
-            with errors_of_service():
+            with errors_of_service(self._channel.target):
                 for message in call:
                     yield _STREAM.read(message)
         finally:
@@ -196,7 +196,7 @@ class RouterClient(_Client):
         return self._call(_FEEDBACK, piece_to_wire(piece), api_key)
 
     def _call(self, method: _Method[T], request: Any, api_key: str | None) -> T:
-        with errors_of_service():
+        with errors_of_service(self._channel.target):
             return method.read(getattr(self._channel.stub, method.name)(request, **self._options(api_key, request)))
 
 
@@ -241,7 +241,7 @@ class AsyncRouterClient(_Client):
         request = pb.StreamCompleteRequest(route=_request(what, overrides, rest))
         call = getattr(self._channel.stub, _STREAM.name)(request, **self._options(rest.get("api_key"), request))
         try:
-            with errors_of_service():
+            with errors_of_service(self._channel.target):
                 async for message in call:
                     yield _STREAM.read(message)
         finally:
@@ -256,7 +256,7 @@ class AsyncRouterClient(_Client):
         return await self._call(_FEEDBACK, piece_to_wire(piece), api_key)
 
     async def _call(self, method: _Method[T], request: Any, api_key: str | None) -> T:
-        with errors_of_service():
+        with errors_of_service(self._channel.target):
             return method.read(
                 await getattr(self._channel.stub, method.name)(request, **self._options(api_key, request))
             )

@@ -106,7 +106,8 @@ class ClientChannel:
         credentials: grpc.ChannelCredentials | ClientTlsFiles | None,
     ) -> None:
         self._openers = openers
-        self._target = target_of(address)
+        #: The name by which grpc finds the service.
+        self.target = target_of(address)
         self._watched: WatchedFiles[grpc.ChannelCredentials] | None = None
         if isinstance(credentials, ClientTlsFiles):
             self._watched = WatchedFiles("certificates", credentials.paths, credentials.load)
@@ -134,9 +135,9 @@ class ClientChannel:
         self._used = credentials
         insecure, secure = self._openers
         self._channel = (
-            insecure(self._target, options=_OPTIONS)
+            insecure(self.target, options=_OPTIONS)
             if credentials is None
-            else secure(self._target, credentials, options=_OPTIONS)
+            else secure(self.target, credentials, options=_OPTIONS)
         )
         # The generated stub serves both kinds of channel.
         self._stub = pb_grpc.RouterServiceStub(self._channel)
@@ -160,7 +161,7 @@ class ClientChannel:
 def target_of(address: str | Sequence[str]) -> str:
     """Return the name by which grpc finds the replicas at an address or at several. Raises ConfigError."""
     if isinstance(address, str):
-        if address.startswith(("http://", "https://")):
+        if not address.strip() or address.startswith(("http://", "https://")):
             raise ConfigError(
                 f"an address must be host:port, such as {DEFAULT_ADDRESS}, got {quoted(address)}; encryption is asked "
                 "for by `credentials`."

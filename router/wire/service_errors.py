@@ -21,22 +21,40 @@ _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @contextlib.contextmanager
-def errors_of_service() -> Iterator[None]:
-    """Raise ServiceError in place of every grpc.RpcError, with the details of the service's status."""
+def errors_of_service(address: str) -> Iterator[None]:
+    """Raise ServiceError in place of every grpc.RpcError, with the details of the service's status.
+
+    address: where the service was asked. The error names it if nobody answered there.
+    """
     try:
         yield
     except grpc.RpcError as error:
-        _raise(error)
+        _raise(error, address)
 
 
-def _raise(error: Any) -> NoReturn:
-    status = status_pb2.Status(message=error.details() or "")
+def _raise(error: Any, address: str) -> NoReturn:
+    # Without details of the service's own it is gRPC that ended the call, or a proxy.
+    status = status_pb2.Status(message=_without_service(error.code(), error.details() or "", address))
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY:
             # A proxy between us and the service may write anything into this trailer.
             with contextlib.suppress(DecodeError):
                 status = status_pb2.Status.FromString(value)
     raise service_error(status, error.code().name) from error
+
+
+def _without_service(code: grpc.StatusCode, said: str, address: str) -> str:
+    """Return what a person should read of a call to which no service of ours gave a status."""
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            return (
+                f"no service answers at {address} ({said.rstrip('.')}). Start one by `elle serve`, or give the address "
+                "of one that runs."
+            )
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"no answer came from {address} in the time that the call was given."
+        case _:
+            return said
 
 
 def service_error(status: status_pb2.Status, code: str | None = None) -> ServiceError:

@@ -56,6 +56,26 @@ def test_a_client_says_who_answers(
     assert [words for words in said if words not in out] == [], out
 
 
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("journeys/grpc_client.py", "127.0.0.1:1"),
+        ("journeys/grpc_client.py", "http://127.0.0.1:1"),
+        ("journeys/openai_program.py", "http://127.0.0.1:1"),
+        ("journeys/anthropic_program.py", "http://127.0.0.1:1"),
+        ("litellm/router_plugin.py", "127.0.0.1:1"),
+        ("litellm/router_plugin.py", "http://127.0.0.1:1"),
+    ],
+)
+def test_a_client_without_a_service_says_which_address_it_tried_and_what_to_do(name: str, address: str) -> None:
+    command = [sys.executable, str(EXAMPLES / name), address]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert address in line
+    assert "by `elle serve" in line or "must be host:port" in line
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("_real_encoder")
 @pytest.mark.parametrize("names", IN_A_SHELL, ids=" ".join)

@@ -24,7 +24,7 @@ _HINTS = {
     "UNAUTHENTICATED": f" Set {TOKEN_VARIABLE} to a token with the scope admin.",
     "PERMISSION_DENIED": f" Set {TOKEN_VARIABLE} to a token with the scope admin.",
     "UNIMPLEMENTED": " Start the service with --tokens: without them nobody can change it from elsewhere.",
-    "UNAVAILABLE": " Check --address, and whether the service speaks TLS (--tls, --tls-ca).",
+    "UNAVAILABLE": " If it speaks TLS, give --tls or --tls-ca.",
 }
 
 _CONNECTING = (
@@ -134,8 +134,8 @@ def _asked(where: dict[str, Any], ask: Callable[[AdminClient], dict[str, Any]]) 
         with AdminClient(address, credentials=credentials, api_key=token) as service:
             return ask(service)
     except ServiceError as error:
-        said = f"{address}: {error}".rstrip(".")
-        raise ConfigError(f"{said}.{_HINTS.get(error.code, '')}") from error
+        said = str(error) if address in str(error) else f"{address}: {error}"
+        raise ConfigError(f"{said.rstrip('.')}.{_HINTS.get(error.code, '')}") from error
 
 
 def _credentials(

@@ -81,7 +81,7 @@ def test_what_cannot_be_done_is_said(served: Served, words: tuple[str, ...], sco
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--address", "127.0.0.1:1"), "Check --address"),
+        (("--address", "127.0.0.1:1"), "If it speaks TLS, give --tls"),
         (("--address", "10.0.0.1:50051"), "could read the token"),
         (("--address", "localhost:1", "--tls-cert", "none.pem"), "must be given together"),
         (("--address", "localhost:1", "--tls-ca", "none.pem"), "cannot be used"),

@@ -16,7 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from router.attempts import AttemptOutcome
 from router.client import AsyncRouterClient, RouterClient
 from router.decision import Reason
-from router.errors import InvalidRequestError, NotReadyError, OverloadedError, ServiceError
+from router.errors import ConfigError, InvalidRequestError, NotReadyError, OverloadedError, ServiceError
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.pb import routing_pb2
@@ -90,6 +90,47 @@ class TestParity:
             pytest.raises(InvalidRequestError, match="must be a prompt, a list"),
         ):
             client.route(what)
+
+
+class TestNobodyThere:
+    async def test_the_error_names_the_address_and_says_what_to_do(self) -> None:
+        with RouterClient("127.0.0.1:1") as client, pytest.raises(ServiceError) as caught:
+            client.route("x")
+        async with AsyncRouterClient(["127.0.0.1:1"]) as other:
+            with pytest.raises(ServiceError) as caught_too:
+                await other.complete("x")
+        for error, address in ((caught.value, "127.0.0.1:1"), (caught_too.value, "ipv4:127.0.0.1:1")):
+            assert str(error).startswith(f"UNAVAILABLE: no service answers at {address} (")
+            assert str(error).endswith(" Start one by `elle serve`, or give the address of one that runs.")
+            assert error.code == "UNAVAILABLE"
+
+    def test_a_service_that_says_nothing_in_time_is_named(self) -> None:
+        def route(metadata: dict[str, str]) -> pb.RouteResponse:
+            time.sleep(0.5)
+            return pb.RouteResponse()
+
+        with (
+            serving(route) as address,
+            RouterClient(address, timeout_s=0.1) as client,
+            pytest.raises(ServiceError, match=f"no answer came from {address} in the time"),
+        ):
+            client.route("x")
+
+    def test_what_the_service_says_itself_stays(self) -> None:
+        def route(metadata: dict[str, str]) -> pb.RouteResponse:
+            raise OverloadedError("full", retry_after_s=1.25)
+
+        with (
+            serving(route) as address,
+            RouterClient(address) as client,
+            pytest.raises(ServiceError, match=r"^RESOURCE_EXHAUSTED: full$"),
+        ):
+            client.route("x")
+
+    @pytest.mark.parametrize("address", ["", " ", "https://localhost:50051"])
+    def test_an_address_that_can_be_none_is_refused(self, address: str) -> None:
+        with pytest.raises(ConfigError, match="an address must be host:port"):
+            RouterClient(address)
 
 
 class TestHints:
