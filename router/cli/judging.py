@@ -22,6 +22,7 @@ from router.cli.options import (
     output_option,
     require_free,
     require_other_than_input,
+    seed_option,
 )
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, progress_bars, stdout
 
@@ -48,7 +49,7 @@ _RESAMPLES = click.option(
     type=click.IntRange(100),
     help="The number of bootstrap samples behind each interval.",
 )
-_SEED = click.option("--seed", default=0, show_default=True, help="The seed of folds and bootstrap samples.")
+_SEED = seed_option("The seed of folds and bootstrap samples.")
 
 _EVALUATE_GROUPS = {
     "What to compare": ("policy_file", "weak", "strong", "quick"),

@@ -75,6 +75,11 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+def seed_option(help_text: str) -> Callable[[Any], Any]:
+    """Return a decorator that gives a command `--seed`, a whole number that fixes what it draws by chance."""
+    return click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help=help_text)
+
+
 def json_option(*, expose_value: bool = True) -> Callable[[Any], Any]:
     """Return a decorator that gives a command `--json`, which it receives as `as_json`.
 
@@ -171,7 +176,7 @@ LOG_FORMAT = click.option(
 
 #: The options of verbs that ask models: which prompts, how answers are graded, and how much they may cost.
 _ASKING = (
-    click.option("--seed", default=0, show_default=True, help="The seed of the draw."),
+    seed_option("The seed of the draw."),
     LOG_FORMAT,
     ENCODER_DIR,
     click.option(

@@ -12,13 +12,13 @@ import numpy as np
 
 from probes.embeddings import selection
 from probes.errors import DataError
-from router.cli.options import ARRAY, PATH, FiniteRange, json_option, output_option, with_options
+from router.cli.options import ARRAY, PATH, FiniteRange, json_option, output_option, seed_option, with_options
 from router.cli.output import answers_in_json, print_json
 
 _PARQUET = output_option("The parquet file to write.", suffix=".parquet")
 _COLUMN = click.option("--column", metavar="NAME", help="The column of the scores. Default: the only column of losses.")
 _COUNT = click.option("--count", required=True, type=click.IntRange(1), help="The number of rows to select.")
-_SEED = click.option("--seed", default=0, show_default=True, help="The seed of the random draw.")
+_SEED = seed_option("The seed of the random draw.")
 _SHARE = FiniteRange(0, 1, max_open=True)
 
 

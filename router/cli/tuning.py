@@ -20,6 +20,7 @@ from router.cli.options import (
     engine_options,
     output_option,
     require_other_than_input,
+    seed_option,
     split_names,
 )
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
@@ -120,7 +121,7 @@ _FIT_GROUPS = {
     show_default=True,
     help="Leave rows out of the fit, for `elle tune` to certify with: a share of them, or latest:20% for the newest.",
 )
-@click.option("--seed", default=0, show_default=True, help="The seed of the folds and of the rows that are left out.")
+@seed_option("The seed of the folds and of the rows that are left out.")
 @click.option(
     "--prior",
     type=PATH,

@@ -16,6 +16,7 @@ from router.errors import ConfigError
 from router.feedback.pieces import FeedbackKind
 from router.feedback.weighing import opinions_of
 from router.policies.loading import ServedPolicy
+from router.quoting import quoted
 
 if TYPE_CHECKING:
     from router.ledger.reader import LoggedDecision
@@ -29,15 +30,19 @@ class FigureComparison:
         overlaps: of the first policy and of the second.
         estimates: by estimator of the first policy and of the second; empty without rows.
         difference: by estimator, how much the second exceeds the first; empty without rows.
+        without_rows: what to say if no decision has the figure.
     """
 
     overlaps: tuple[Overlap, Overlap]
     estimates: tuple[dict[str, Interval], dict[str, Interval]]
     difference: dict[str, Interval]
+    without_rows: str
 
     @property
     def why_not_enough(self) -> str:
         """Return why the figure cannot be compared, in words; empty if it can."""
+        if not self.overlaps[0].n_rows:
+            return self.without_rows
         return next((why for one in self.overlaps if (why := one.why_not_enough)), "")
 
 
@@ -101,10 +106,15 @@ def compare(
         rows.append(row)
         n_same += is_same
     if not rows:
-        why = "; ".join(f"{count:,} times: {reason}" for reason, count in left_out.most_common(3))
-        raise ConfigError(f"no decision of the ledger says anything about these policies{f' ({why})' if why else ''}.")
-    quality = _figure(rows, lambda row: row.quality, lambda row: _quality(row.expected_risk), seed)
-    cost = _figure(rows, lambda row: row.cost, lambda row: row.expected_cost, seed)
+        if not left_out:
+            raise ConfigError("the ledger has no such decisions; look at `elle ledger stats` and --since.")
+        why = "; ".join(f"{reason}: {count:,}" for reason, count in left_out.most_common(3))
+        raise ConfigError(f"no decision of the ledger says anything about these policies ({why}).")
+    named = "" if name is None else f" with the name {quoted(name)}"
+    no_quality = f"none of these decisions has feedback of the kind {kind.value}{named} (docs/feedback.md)"
+    no_cost = "none of these decisions has an answer whose cost is known; give the candidates of the policy `prices`"
+    quality = _figure(rows, lambda row: row.quality, lambda row: _quality(row.expected_risk), seed, no_quality)
+    cost = _figure(rows, lambda row: row.cost, lambda row: row.expected_cost, seed, no_cost)
     return PolicyComparison(quality, cost, n_same / len(rows), len(rows), dict(left_out))
 
 
@@ -145,6 +155,7 @@ def _figure(
     reward: Callable[[_Row], float | None],
     expected: Callable[[_Row], tuple[float, float, float]],
     seed: int,
+    without_rows: str,
 ) -> FigureComparison:
     known = [(row, value) for row in rows if (value := reward(row)) is not None]
     rewards = np.array([value for _, value in known])
@@ -162,6 +173,7 @@ def _figure(
     ]
     overlaps = overlap_of(both[0]), overlap_of(both[1])
     if not known:
-        return FigureComparison(overlaps, ({}, {}), {})
+        return FigureComparison(overlaps, ({}, {}), {}, without_rows)
     estimates = estimate(both[0], seed=seed), estimate(both[1], seed=seed)
-    return FigureComparison(overlaps, estimates, estimated_difference(both[0], both[1], seed=seed))
+    difference = estimated_difference(both[0], both[1], seed=seed)
+    return FigureComparison(overlaps, estimates, difference, without_rows)

@@ -74,8 +74,6 @@ class Overlap:
     @property
     def why_not_enough(self) -> str:
         """Return why nothing can be said, in words; empty if the overlap is enough."""
-        if self.n_rows == 0:
-            return "no decision has this figure; quality needs feedback of the kind of --kind, and cost needs prices"
         if self.unsupported_share > MOST_UNSUPPORTED:
             return (
                 f"for {self.unsupported_share:.0%} of the requests the policy's choice could not have been logged; let "
@@ -123,7 +121,7 @@ def estimate(rows: LoggedRewards, *, seed: int = 0) -> dict[str, Interval]:
 
     The interval is of the sampling of requests. It holds no error of the propensities, and none of unsupported choices.
     """
-    return {name: bootstrap(one, *rows.columns, seed=seed) for name, one in ESTIMATORS.items()}
+    return {name: _bounded(one, *rows.columns, seed=seed) for name, one in ESTIMATORS.items()}
 
 
 def estimated_difference(first: LoggedRewards, second: LoggedRewards, *, seed: int = 0) -> dict[str, Interval]:
@@ -135,6 +133,12 @@ def estimated_difference(first: LoggedRewards, second: LoggedRewards, *, seed: i
 
     columns = (*first.columns, *second.columns)
     return {
-        name: bootstrap(lambda *resampled, name=name: minus(name, *resampled), *columns, seed=seed)
+        name: _bounded(lambda *resampled, name=name: minus(name, *resampled), *columns, seed=seed)
         for name in ESTIMATORS
     }
+
+
+def _bounded(statistic: Callable[..., float], *columns: Floats, seed: int) -> Interval:
+    """Return an estimate with its interval, which is unknown if so few rows match that some resamples have none."""
+    found = bootstrap(statistic, *columns, seed=seed)
+    return Interval.unknown(found.value) if np.isnan(found.low) else found

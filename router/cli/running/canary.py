@@ -9,6 +9,7 @@ import click
 
 from router.cli.options import AUTHOR, JSON, PATH, FiniteRange
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
+from router.cli.running.ledger_options import LEDGER
 
 _STATE = click.option(
     "--state",
@@ -78,9 +79,7 @@ def canary_start_verb(new: str, state: Path, author: str, as_json: bool, **optio
 
 @canary_verb.command("step", short_help="Weigh new evidence, and widen, pause or roll back.")
 @_STATE
-@click.option(
-    "--ledger", required=True, metavar="PATH|URL", envvar="ELLE_LEDGER", show_envvar=True, help="The service's ledger."
-)
+@LEDGER
 @click.option("--reference", required=True, metavar="CANDIDATE", help="The candidate that losses are measured against.")
 @click.option(
     "--labels",

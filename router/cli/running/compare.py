@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from router.cli.options import JSON, PATH
+from router.cli.options import JSON, PATH, seed_option
 from router.cli.output import INCOMPLETE, print_json, progress_bar, stdout
 from router.cli.running.ledger_options import LEDGER, since_option
 from router.feedback.pieces import FeedbackKind
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 @LEDGER
 @click.option(
     "--kind",
-    type=click.Choice([kind.value for kind in FeedbackKind]),
+    type=click.Choice([kind.value for kind in FeedbackKind if kind is not FeedbackKind.RETRY]),
     default=FeedbackKind.CHECK.value,
     show_default=True,
-    help="The kind of feedback that is quality.",
+    help="The kind of feedback that is quality. A retry is none: nobody says that there was none.",
 )
 @click.option("--name", metavar="NAME", help="Only feedback of this name, such as one of several checks.")
 @since_option("Only what was decided at this time (UTC) or later.")
-@click.option("--seed", default=0, show_default=True, help="The seed of the bootstrap.")
+@seed_option("The seed of the bootstrap.")
 @JSON
 def compare_verb(policy_a: Path, policy_b: Path, ledger: str, since: datetime.datetime | None, **asked: Any) -> None:
     """Estimate how good and how expensive POLICY_A and POLICY_B would have been on the requests of a ledger.
@@ -60,13 +60,18 @@ def compare_verb(policy_a: Path, policy_b: Path, ledger: str, since: datetime.da
                     on_progress(done, total)
 
         found = compare(told(), policies, FeedbackKind(asked["kind"]), name=asked["name"], seed=asked["seed"])
-    names = policy_a.stem, policy_b.stem
+    names = _names(policy_a, policy_b)
     if asked["as_json"]:
         print_json(_as_dict(found, names))
     else:
         _print_comparison(found, names)
     if found.quality.why_not_enough:
         raise SystemExit(INCOMPLETE)
+
+
+def _names(first: Path, second: Path) -> tuple[str, str]:
+    """Return what the two policies are called: their files without suffix, or their paths if those are the same."""
+    return (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
 
 
 def _as_dict(found: PolicyComparison, names: tuple[str, str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import click
 from router.cli.options import ENCODER_DIR, JSON, PATH, GroupedCommand
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
 from router.cli.running import drift_options
+from router.cli.running.ledger_options import LEDGER_PLACE
 
 _GROUPS = {
     "The traffic": ("state", "ledger", *drift_options.BLOCK_NAMES),
@@ -21,6 +22,7 @@ _GROUPS = {
 @click.option("--state", type=PATH, help="The file that `elle serve --drift-state` keeps.")
 @click.option(
     "--ledger",
+    type=LEDGER_PLACE,
     metavar="PATH|URL",
     envvar="ELLE_LEDGER",
     show_envvar=True,

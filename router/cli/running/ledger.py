@@ -13,7 +13,7 @@ import click
 from rich.table import Table
 
 from probes.atomic_write import write_file
-from router.cli.options import AUTHOR, JSON, PATH, output_option
+from router.cli.options import AUTHOR, JSON, PATH, output_option, seed_option
 from router.cli.output import INCOMPLETE, print_json, progress_bars, stdout
 from router.cli.running.ledger_options import LEDGER, seconds, since_option
 from router.feedback.pieces import FeedbackAuthority
@@ -86,7 +86,7 @@ def export_verb(ledger: str, since: datetime.datetime | None, out: Path, as_json
 @LEDGER
 @_SINCE
 @click.option("--n", default=200, show_default=True, type=click.IntRange(1, 1_000_000), help="The number of prompts.")
-@click.option("--seed", default=0, show_default=True, help="The seed of the draw.")
+@seed_option("The seed of the draw.")
 @click.option("--policy", metavar="NAME", help="Only prompts that this policy decided, such as that of a canary.")
 @output_option("The file of prompts, as JSON lines.", suffix=".jsonl")
 @JSON

@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from router.cli.options import PATH, FiniteRange, with_options
+from router.errors import ConfigError
 from router.ledger.settings import LedgerSettings
+from router.quoting import quoted
 
 #: For each option of `elle serve` the field of `LedgerSettings`.
 _FIELDS = {
@@ -25,9 +27,30 @@ NAMES = ("ledger", *_FIELDS, "ledger_spool_mb")
 
 _PLACE = "the path of an SQLite file, or a URL postgresql://USER@HOST/DATABASE"
 
+
+class LedgerPlace(click.types.StringParamType):
+    """The place of a ledger. One that no ledger can have is wrong usage."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the place as it was given."""
+        place = str(super().convert(value, param, ctx))
+        if not place.strip():
+            self.fail(f"it is empty; give {_PLACE}.", param, ctx)
+        settings = LedgerSettings(place)
+        if not settings.is_sqlite:
+            try:
+                _ = settings.url
+            except ConfigError as error:
+                self.fail(str(error), param, ctx)
+        return place
+
+
+LEDGER_PLACE = LedgerPlace()
+
 #: The option of the verbs that read a ledger.
 LEDGER = click.option(
     "--ledger",
+    type=LEDGER_PLACE,
     required=True,
     metavar="PATH|URL",
     envvar="ELLE_LEDGER",
@@ -38,6 +61,7 @@ LEDGER = click.option(
 _SERVING = (
     click.option(
         "--ledger",
+        type=LEDGER_PLACE,
         metavar="PATH|URL",
         help=f"Record every decision, answer and feedback: {_PLACE}. A URL with a password belongs into ELLE_LEDGER.",
     ),
@@ -74,12 +98,26 @@ _SERVING = (
 serving_options = with_options(*_SERVING)
 
 
+_DAYS = "2026-11-01 or 2026-11-01T12:30:00"
+
+
+class _Since(click.DateTime):
+    """A day or a time of day. Anything else is told by an example, and not by the codes of the formats."""
+
+    def __init__(self) -> None:
+        super().__init__(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the time that a word of the command line names."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{quoted(str(value))} is no day or time (UTC), such as {_DAYS}.", param, ctx)
+
+
 def since_option(help_text: str) -> Callable[[Any], Any]:
     """Return a decorator that gives a command `--since`, a day or a time of day in UTC."""
-    at = click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"))
-    return click.option(
-        "--since", type=at, metavar="DATE", help=f"{help_text} As in 2026-11-01 or 2026-11-01T12:30:00."
-    )
+    return click.option("--since", type=_Since(), metavar="DATE", help=f"{help_text} As in {_DAYS}.")
 
 
 def seconds(time: datetime.datetime | None) -> float | None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from router.cli.options import ENCODER_DIR, JSON, PATH, PROBE, GroupedCommand, new_folder
+from router.cli.options import ENCODER_DIR, JSON, PATH, PROBE, GroupedCommand, new_folder, seed_option
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
-from router.cli.running.ledger_options import seconds, since_option
+from router.cli.running.ledger_options import LEDGER_PLACE, seconds, since_option
 
 _OUT = click.option("--out", required=True, type=PATH, callback=new_folder, help="The new folder to write.")
 
@@ -29,6 +29,7 @@ _GROUPS = {
 @_OUT
 @click.option(
     "--ledger",
+    type=LEDGER_PLACE,
     metavar="PATH|URL",
     help="Also take the grades that `elle ledger label` has put into this ledger, which must keep prompts.",
 )
@@ -50,7 +51,7 @@ _GROUPS = {
 )
 @click.option("--max-request-usd", type=float, help="As in `elle tune`, for a target on cost.")
 @click.option("--allow-uncertified", is_flag=True, help="Write a policy without a certificate if none is possible.")
-@click.option("--seed", default=0, show_default=True, help="The seed of the folds and of the rows that are set aside.")
+@seed_option("The seed of the folds and of the rows that are set aside.")
 @ENCODER_DIR
 @JSON
 def recalibrate_verb(as_json: bool, ledger: str | None, since: datetime.datetime | None, **options: Any) -> None:

@@ -113,7 +113,41 @@ def test_the_text_says_the_same(world: Path) -> None:
 
 def test_feedback_of_another_kind_is_not_enough(world: Path) -> None:
     asked = str(world / "cheap.yaml"), str(world / "strong.yaml"), "--kind", "thumb"
-    assert "NOT ENOUGH to compare quality: no decision has this figure" in elle(world, *asked, status=3).stdout
+    said = elle(world, *asked, "--name", "style", status=3).stdout
+    assert "NOT ENOUGH to compare quality: none of these decisions has feedback of the kind thumb with the name" in said
+    assert "'style'" in said
+
+
+def test_retries_are_no_quality_because_nobody_says_that_there_was_none(world: Path) -> None:
+    asked = str(world / "cheap.yaml"), str(world / "strong.yaml"), "--kind", "retry"
+    assert "'retry' is not one of" in elle(world, *asked, status=2).stderr
+
+
+def test_policies_whose_files_have_one_name_are_told_apart(world: Path) -> None:
+    (world / "next").mkdir(exist_ok=True)
+    other = world / "next" / "cheap.yaml"
+    text = (world / "strong.yaml").read_text()
+    other.write_text(text.replace("probe: probe", "probe: ../probe"))
+    found = json.loads(elle(world, str(world / "cheap.yaml"), str(other), "--json").stdout)
+    names = [one["policy"] for one in found["quality"]["policies"]]
+    assert names == [str(world / "cheap.yaml"), str(other)]
+
+
+def test_a_span_without_decisions_and_a_seed_below_zero_are_told_plainly(world: Path) -> None:
+    asked = str(world / "cheap.yaml"), str(world / "strong.yaml")
+    assert "look at `elle ledger stats` and --since" in elle(world, *asked, "--since", "2100-01-01", status=1).stderr
+    assert "-1 is not in the range x>=0" in elle(world, *asked, "--seed", "-1", status=2).stderr
+    assert "'yesterday' is no day or time (UTC), such as 2026-11-01" in (
+        elle(world, *asked, "--since", "yesterday", status=2).stderr
+    )
+
+
+@pytest.mark.parametrize(("place", "why"), [("", "it is empty"), ("mysql://host/base", "got a URL 'mysql'")])
+def test_a_place_that_no_ledger_can_have_is_wrong_usage(place: str, why: str) -> None:
+    asked = (("drift",), ("ledger", "stats"), ("serve",), ("canary", "step", "--reference", "x"))
+    for verb in (*asked, ("recalibrate", "probe", "--out", "new")):
+        done = CliRunner().invoke(cli, [*verb, "--ledger", place])
+        assert (done.exit_code, why in done.stderr) == (2, True), done.output
 
 
 def test_without_exploring_it_says_plainly_that_it_is_not_enough(tmp_path: Path) -> None:

@@ -85,10 +85,19 @@ def test_too_little_overlap_is_said_in_words() -> None:
     unsupported = LoggedRewards(*rows.columns, supported=np.arange(2000) % 10 > 0)
     assert "10% of the requests" in overlap_of(unsupported).why_not_enough
     nothing = LoggedRewards(*(np.empty(0),) * 4, supported=np.empty(0, dtype=bool))
-    assert "no decision" in overlap_of(nothing).why_not_enough
+    assert "worth 0" in overlap_of(nothing).why_not_enough
 
 
 def test_the_effective_sample_size_of_equal_weights_is_their_number() -> None:
     rows = LoggedRewards(np.array([2.0, 2.0, 0.0, 0.0]), *(np.zeros(4),) * 3, supported=np.ones(4, dtype=bool))
     overlap = overlap_of(rows)
     assert (overlap.n_rows, overlap.n_matched, overlap.effective, overlap.max_weight) == (4, 2, 2.0, 2.0)
+
+
+def test_an_interval_is_unknown_if_some_resamples_match_no_row() -> None:
+    zeros = np.zeros(4)
+    few = LoggedRewards(np.array([2.0, 0, 0, 0]), np.ones(4), zeros, zeros, np.ones(4, dtype=bool))
+    for found in (estimate(few)["snips"], estimated_difference(few, few)["snips"]):
+        assert not found.is_known
+        assert (found.low, found.high) == (found.value, found.value)
+    assert estimate(few)["ips"].is_known
