@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ def open_engine(settings: LedgerSettings) -> sa.Engine:
     if settings.is_sqlite:
         url = sa.URL.create("sqlite", database=str(Path(settings.place).absolute()))
         _adapt_quickly()
-        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_S})
+        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_S}, json_deserializer=_read_json)
         sa.event.listen(engine, "connect", _set_up_sqlite)
         return engine
     options = f"-c statement_timeout={_STATEMENT_S * 1000}"
@@ -48,6 +49,14 @@ def open_engine(settings: LedgerSettings) -> sa.Engine:
         pool_recycle=-1,
         connect_args={"connect_timeout": _CONNECT_S, "options": options, "application_name": "elle-router"},
     )
+
+
+def _read_json(text: str) -> Any:
+    """Return what a column of JSON holds. Raises ConfigError for a text that nobody of ours wrote."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"a row of the ledger is damaged ({error}); restore the file from a backup.") from None
 
 
 def _adapt_quickly() -> None:

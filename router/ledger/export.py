@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def export_ledger(
 ) -> dict[str, int]:
     """Write `decisions.parquet`, `outcomes.parquet`, `feedback.parquet` and `events.parquet` into a folder.
 
-    Values that are JSON are written as text. Rows are in the order of their ids.
+    Values that are JSON are written as text. Rows are in the order of their ids. Only the owner may read the files, as
+    only the owner may read a ledger. They appear when all of them are whole.
 
     Args:
         reader: the ledger.
@@ -44,12 +46,35 @@ def export_ledger(
             "exporting needs pyarrow, which is not installed; install it with `pip install 'elle-router[train]'`."
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
+    # This makes a folder that nobody else may enter.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as draft:
+        written = _write(pa, pq, reader, Path(draft), since, tell)
+        for name in written:
+            (Path(draft) / _file(name)).replace(folder / _file(name))
+    return written
+
+
+def _file(table: str) -> str:
+    return f"{table}.parquet"
+
+
+def _write(
+    pa: Any,
+    pq: Any,
+    reader: LedgerReader,
+    folder: Path,
+    since: float | None,
+    tell: Callable[[str, int, int], None] | None,
+) -> dict[str, int]:
+    """Write every table into a folder, and return the number of rows of each."""
     written = {}
     for name, age in _AGES.items():
         table = metadata.tables[name]
         wanted = table.c[age] >= ("" if since is None else first_id_at(since))
         schema = pa.schema([(column.name, _arrow_type(pa, column)) for column in table.columns])
-        with reader.reading() as connection, pq.ParquetWriter(folder / f"{name}.parquet", schema) as file:
+        path = folder / _file(name)
+        path.touch(mode=0o600)
+        with reader.reading() as connection, pq.ParquetWriter(path, schema) as file:
             total = connection.execute(sa.select(sa.func.count()).select_from(table).where(wanted)).scalar_one()
             query = sa.select(table).where(wanted).order_by(*table.primary_key.columns)
             done = 0

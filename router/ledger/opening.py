@@ -68,9 +68,7 @@ def migrate_ledger(settings: LedgerSettings) -> tuple[str, str]:
     try:
         return sink.migrate()
     except LedgerDownError as error:
-        raise ConfigError(
-            f"cannot use the ledger {settings.name} ({error}); check its place, and that its database runs."
-        ) from None
+        raise ConfigError(settings.unusable(str(error))) from None
     finally:
         sink.close()
 

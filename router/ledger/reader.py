@@ -171,7 +171,7 @@ class LedgerReader:
     """
 
     def __init__(self, settings: LedgerSettings) -> None:
-        self._name = settings.name
+        self._settings = settings
         self._engine = open_engine(settings)
 
     @classmethod
@@ -193,10 +193,7 @@ class LedgerReader:
             with self._engine.connect() as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
-            why = driver_words(error)
-            raise ConfigError(
-                f"cannot read the ledger {self._name} ({why}); check its place, and that its database runs."
-            ) from None
+            raise ConfigError(self._settings.unusable(driver_words(error))) from None
 
     def decisions(self, span: Span = Span()) -> Iterator[LoggedDecision]:
         """Yield decisions with their answers and feedback, oldest first."""

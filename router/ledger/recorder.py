@@ -39,7 +39,7 @@ class Ledger(Observer):
             sink.migrate()
         except LedgerDownError as error:
             # The writer tries again.
-            log.error("the ledger %s cannot be used now (%s); rows go to its spool", settings.name, error)  # noqa: TRY400
+            log.error("%s Until then rows go to the spool.", settings.unusable(str(error)))  # noqa: TRY400
         spool = Spool(settings.spool_folder, settings.spool_bytes)
         self.writer = LedgerWriter(sink, spool, queue_rows=settings.queue_rows, flush_s=settings.flush_s)
         self._reader: LedgerReader | None = None

@@ -22,6 +22,19 @@ _MOST_KEY_BYTES = 4096
 _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
+#: What helps if the driver of SQLite says so.
+_HELPS = (
+    ("not a database", "this file is no ledger; give the path of one, or restore it from a backup"),
+    ("malformed", "the file is damaged; restore it from a backup"),
+    ("no such table", "the file has lost a table; restore it from a backup"),
+    ("locked", "another program holds it; try again when that has ended"),
+    ("unable to open", "its folder must exist, and SQLite must be able to write into it"),
+    ("readonly", "SQLite must be able to write into the file and its folder"),
+    ("disk is full", "free some space"),
+)
+_ELSE_HELPS = "check its place, and that its database runs"
+
+
 @dataclass(frozen=True)
 class DatabaseSettings:
     """Says which database is used.
@@ -63,6 +76,11 @@ class DatabaseSettings:
             return self.place
         parts = urlsplit(self.place)
         return f"postgresql://{parts.hostname or ''}{parts.path}"
+
+    def unusable(self, words: str) -> str:
+        """Return in one line that the database cannot be used, why, and what helps. `words`: what its driver says."""
+        helps = (helps for said, helps in _HELPS if self.is_sqlite and said in words)
+        return f"cannot use the ledger {self.name} ({words}); {next(helps, _ELSE_HELPS)}."
 
     def key(self) -> bytes:
         """Return the secret key of the digests. The key of an SQLite file is made if it does not exist.
@@ -151,6 +169,10 @@ def _read_key(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             key = file.read(_MOST_KEY_BYTES).strip()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"there is no key {path}; the key of a ledger lies where the service made it, and --ledger-key names it."
+        ) from error
     except OSError as error:
         raise ConfigError(f"cannot read the key {path} ({error.strerror}); check who may read it.") from error
     if len(key) < _LEAST_KEY_BYTES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -62,6 +62,8 @@ def stats_verb(ledger: str, since: datetime.datetime | None, as_json: bool) -> N
     if as_json:
         print_json(found)
         return
+    if not found["decisions"]:
+        click.echo(f"The ledger holds no decisions{'' if since is None else ' from then on'}.")
     _print_stats(found)
 
 
@@ -225,30 +227,44 @@ def _reading(ledger: str) -> Iterator[LedgerReader]:
 
 
 def _print_stats(found: dict[str, Any]) -> None:
-    console = stdout()
-    if not found["decisions"]:
-        click.echo("The ledger holds no decisions.")
-    else:
+    if found["decisions"]:
         first, last = (utc_text(found[name], " ") for name in ("first_at", "last_at"))
         click.echo(
-            f"{found['decisions']:,} decisions from {first} to {last}; {found['abstained_share']:.1%} abstained; "
-            f"{found['mean_total_s'] * 1000:.1f} ms each."
+            f"{found['decisions']:,} decisions from {first} to {last}. The router abstained on "
+            f"{found['abstained_share']:.1%} of them; a decision took {found['mean_total_s'] * 1000:.1f} ms on average."
         )
     for rows, column in (("by_policy", "policy"), ("by_candidate", "chosen"), ("by_reason", "reason")):
-        table = Table(column, "decisions")
-        for row in found[rows]:
-            table.add_row(f"{row[column]} {row.get('policy_digest', '')[:12]}".rstrip(), f"{row['decisions']:,}")
-        console.print(table)
-    table = Table("answers", "count", "by another candidate", "cost", "mean seconds")
-    for row in found["answers"]:
-        cost = "unknown" if row["cost_usd"] is None else usd_text(row["cost_usd"])
-        table.add_row(
-            row["outcome"], f"{row['answers']:,}", f"{row['fell_back']:,}", cost, f"{row['mean_total_s']:.2f}"
-        )
-    console.print(table)
-    table = Table("feedback", "authority", "pieces", "mean value")
-    for row in found["feedback"]:
-        table.add_row(row["kind"], row["authority"], f"{row['pieces']:,}", f"{row['mean_value']:.3f}")
-    console.print(table)
+        names = (f"{row[column]} {row.get('policy_digest', '')[:12]}".rstrip() for row in found[rows])
+        _print_table((column, "decisions"), zip(names, (f"{row['decisions']:,}" for row in found[rows]), strict=True))
+    _print_table(
+        ("answers", "count", "by another candidate", "cost", "mean seconds"),
+        (
+            (row["outcome"], f"{row['answers']:,}", f"{row['fell_back']:,}", _cost(row), f"{row['mean_total_s']:.2f}")
+            for row in found["answers"]
+        ),
+    )
+    _print_table(
+        ("feedback", "authority", "pieces", "mean value"),
+        (
+            (row["kind"], row["authority"], f"{row['pieces']:,}", f"{row['mean_value']:.3f}")
+            for row in found["feedback"]
+        ),
+    )
     if found["rows_dropped"]:
         click.echo(f"WARNING: {found['rows_dropped']:,} rows were dropped, because nothing could take them.")
+
+
+def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table, or nothing if it has no rows."""
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*row)
+    if table.row_count:
+        stdout().print(table)
+
+
+def _cost(row: Mapping[str, Any]) -> str:
+    if row["cost_usd"] is None:
+        return "unknown"
+    known, answers = row["with_known_cost"], row["answers"]
+    return usd_text(row["cost_usd"]) if known == answers else f"{usd_text(row['cost_usd'])} ({known:,} are known)"

@@ -73,7 +73,7 @@ def forget_rows(
             counts = {**removed, "spooled": spooled}
             sink.write([event_row("rows_forgotten", counts, actor=author)])
         except LedgerDownError as error:
-            raise ConfigError(f"cannot use the ledger {settings.name} ({error}).") from None
+            raise ConfigError(settings.unusable(str(error))) from None
     return RemovedRows(**counts, busy_segments=busy)
 
 

@@ -178,4 +178,4 @@ def test_no_password_is_in_an_error(settings: LedgerSettings) -> None:
     with pytest.raises(ConfigError) as refused, opened_reader(wrong):
         pass
     assert "hunter3" not in str(refused.value)
-    assert "cannot read the ledger postgresql://127.0.0.1/postgres" in str(refused.value)
+    assert "cannot use the ledger postgresql://127.0.0.1/postgres" in str(refused.value)

@@ -169,5 +169,5 @@ def test_a_folder_is_no_ledger_and_a_database_that_is_away_is_said_at_the_start(
     (tmp_path / "key").write_text("0123456789abcdef")
     away = LedgerSettings(str(tmp_path / "away" / "ledger.db"), key_file=tmp_path / "key", spool_dir=tmp_path / "spool")
     Ledger(away).close()
-    assert f"the ledger {away.place} cannot be used now" in caplog.text
-    assert "rows go to its spool" in caplog.text
+    assert f"cannot use the ledger {away.place}" in caplog.text
+    assert "rows go to the spool" in caplog.text

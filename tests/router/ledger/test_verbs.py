@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import sqlite3
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +48,9 @@ def test_stats_count_what_there_is(ledger: str) -> None:
     found = json.loads(elle("stats", "--ledger", ledger, "--json").stdout)
     assert (found["decisions"], found["rows_dropped"]) == (8, 0)
     assert found["answers"][0]["cost_usd"] == pytest.approx(0.008)
-    assert "8 decisions from" in elle("stats", "--ledger", ledger).stdout
+    said = elle("stats", "--ledger", ledger).stdout
+    assert "8 decisions from" in said
+    assert "feedback" not in said  # there is none, and so no table of it
     assert json.loads(elle("stats", "--ledger", ledger, "--json", "--since", "2090-01-01").stdout)["decisions"] == 0
 
 
@@ -55,6 +61,42 @@ def test_export_writes_every_table(ledger: str, tmp_path: Path) -> None:
     rows = pq.read_table(out / "decisions.parquet").to_pylist()
     assert [row["prompt"] for row in rows] == [f"prompt {number % 5}" for number in range(8)]
     assert {one["candidate"] for one in json.loads(rows[0]["candidates"])} == {"small", "large"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o600}
+
+
+def test_stats_say_of_how_many_answers_the_cost_is_known(ledger: str) -> None:
+    with contextlib.closing(sqlite3.connect(ledger)) as database, database:
+        database.execute("UPDATE outcomes SET cost_usd = NULL WHERE rowid <= 3")
+    assert "(5 are known)" in elle("stats", "--ledger", ledger).stdout
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda path: path.write_bytes(b"no ledger at all" * 99), "this file is no ledger; give the path of one"),
+        (lambda path: path.write_bytes(path.read_bytes()[:6000]), "the file is damaged; restore it from a backup"),
+        ("DROP TABLE feedback", "the file has lost a table; restore it from a backup"),
+        ("UPDATE decisions SET candidates = '{no JSON'", "a row of the ledger is damaged"),
+    ],
+)
+def test_a_damaged_ledger_is_told_in_one_line_and_an_export_of_it_leaves_nothing(
+    ledger: str, tmp_path: Path, spoil: str | Callable[[Path], Any], why: str
+) -> None:
+    with contextlib.closing(sqlite3.connect(ledger)) as database, database:
+        if isinstance(spoil, str):
+            database.execute(spoil)
+    if callable(spoil):
+        spoil(Path(ledger))
+    out = tmp_path / "out"
+    done = elle("export", "--ledger", ledger, "--out", str(out), status=1)
+    assert why in done.stderr
+    assert done.stderr.rstrip().splitlines()[-1].startswith("Error: ")
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_a_key_that_does_not_exist_is_not_called_one_that_may_not_be_read(ledger: str) -> None:
+    done = elle("forget", "--ledger", ledger, "--session", "s", "--ledger-key", f"{ledger}.no", status=1)
+    assert f"there is no key {ledger}.no" in done.stderr
 
 
 def test_sample_draws_distinct_prompts_for_elle_collect(ledger: str, tmp_path: Path) -> None:
