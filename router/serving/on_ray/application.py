@@ -44,6 +44,7 @@ _NOT_ON_RAY = {
     "shadows": "--shadow",
     "watch": "--watch",
     "state": "--state",
+    "drift_state": "--drift-state",
 }
 
 
@@ -66,7 +67,10 @@ class Scale:
 def require_fit(settings: ServerSettings) -> None:
     """Raise ConfigError for settings that a service on Ray cannot have."""
     defaults = {one.name: one.default for one in fields(ServerSettings)}
-    if wrong := [option for name, option in _NOT_ON_RAY.items() if getattr(settings, name) != defaults[name]]:
+    wrong = [option for name, option in _NOT_ON_RAY.items() if getattr(settings, name) != defaults[name]]
+    if settings.log.decisions:
+        wrong.append("--log-decisions")
+    if wrong:
         raise ConfigError(f"--engine ray does not have {', '.join(wrong)}; leave it out, or serve without Ray.")
     if not settings.insecure:
         raise ConfigError(
@@ -109,6 +113,15 @@ def user_config(policies: Sequence[Path]) -> dict[str, Any]:
     }
 
 
+def ingress_options(settings: ServerSettings, port: int) -> dict[str, Any]:
+    """Return the options of Ray's gRPC ingress.
+
+    It has reflection of its own, which asks for no token. So a service that asks for tokens goes without.
+    """
+    reflects = settings.reflection and not settings.identity.is_on
+    return {"port": port, "grpc_servicer_functions": [IMPORT_PATH], "enable_reflection": reflects}
+
+
 def serve_on_ray(settings: ServerSettings, scale: Scale, on_ready: Callable[[str], None]) -> None:
     """Serve on Ray until SIGTERM or SIGINT; SIGHUP lets every replica load the policies again.
 
@@ -133,7 +146,7 @@ def serve_on_ray(settings: ServerSettings, scale: Scale, on_ready: Callable[[str
         port = settings.port or _free_port()
         serve.start(
             http_options={"host": "127.0.0.1", "port": _free_port()},
-            grpc_options=gRPCOptions(port=port, grpc_servicer_functions=[IMPORT_PATH]),
+            grpc_options=gRPCOptions(**ingress_options(settings, port)),
         )
         try:
             serve.run(deployed(settings, scale, variables), name=NAME, route_prefix=_ROUTE)

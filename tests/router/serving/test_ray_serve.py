@@ -22,14 +22,15 @@ import pytest
 from router.client import RouterClient
 from router.decision import RoutingDecision
 from router.errors import ConfigError, ServiceError
-from router.identity.gate import OPEN_GATE
+from router.identity.gate import OPEN_GATE, IdentitySettings
 from router.intake.bounds import Intake
 from router.intake.in_flight import InFlight
+from router.observing.logs import LogSettings
 from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.policies.loading import DEFAULT_POLICY
 from router.serving.grpc_options import MAX_REQUEST_BYTES
-from router.serving.on_ray.application import require_fit
+from router.serving.on_ray.application import ingress_options, require_fit
 from router.serving.on_ray.ingress import add_to_ingress
 from router.serving.on_ray.proxied_call import ProxiedMethods
 from router.serving.settings import ServerSettings
@@ -47,12 +48,36 @@ DECISIONS = int(os.environ.get("ELLE_RAY_DECISIONS", "1000"))
     [
         (ServerSettings(metrics_port=0, insecure=True), "--metrics-port"),
         (ServerSettings(watch=True, canary=Path("c"), insecure=True), "--canary, --watch"),
+        (ServerSettings(drift_state=Path("d"), insecure=True), "--drift-state"),
+        (ServerSettings(log=LogSettings(decisions=True), insecure=True), "--log-decisions"),
         (ServerSettings(), "--insecure"),
     ],
 )
 def test_what_ray_does_not_have_is_refused(settings: ServerSettings, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         require_fit(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reflects"),
+    [
+        (ServerSettings(), True),
+        (ServerSettings(reflection=False), False),
+        (ServerSettings(identity=IdentitySettings(tokens=Path("t"))), False),
+    ],
+)
+def test_the_ingress_reflects_only_if_nobody_is_asked_for_a_token(settings: ServerSettings, *, reflects: bool) -> None:
+    assert ingress_options(settings, 1)["enable_reflection"] is reflects
+
+
+@NEEDS_RAY
+@pytest.mark.parametrize("reflects", [True, False])
+def test_ray_knows_the_options_of_the_ingress(*, reflects: bool) -> None:
+    from ray.serve.config import gRPCOptions
+
+    options = ingress_options(ServerSettings(reflection=reflects), 1)
+    given = gRPCOptions(**options)
+    assert {name: getattr(given, name) for name in options} == options
 
 
 @dataclass
