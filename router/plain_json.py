@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from probes.bounded.json_keys import RepeatedKeyError
+
 #: The deepest nesting of objects and lists in an answer. Protobuf reads 100 messages within each other, and one level
 #: of a `google.protobuf.Struct` takes three of them.
 MAX_ANSWER_DEPTH = 32
@@ -44,6 +46,8 @@ def loads(text: str | bytes, decoder: type[json.JSONDecoder] = json.JSONDecoder)
         raise
     except RecursionError:
         raise NotPlainJsonError(f"it nests deeper than {MAX_ANSWER_DEPTH} levels") from None
+    except RepeatedKeyError as error:
+        raise NotPlainJsonError(str(error)) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise NotPlainJsonError("it is malformed") from error
     except ValueError as error:

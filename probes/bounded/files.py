@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
 from typing import Any
 
+from probes.bounded.json_keys import loads
 from probes.bounded.secrets import mask_secrets
 from probes.bounded.text import json_fault, path_fault
 
@@ -47,11 +47,13 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
 def parse_json(data: bytes) -> Any:
     """Decode JSON in UTF-8 with finite numbers, integers within 64 bits, valid text, and at most 64 levels.
 
+    No object in it may name a key twice.
+
     Raises BoundedFileError that says what is wrong.
     """
     try:
         text = data.decode("utf-8")
-        found = json.loads(text, parse_constant=_refuse, parse_float=_float, parse_int=_int)
+        found = loads(text, parse_constant=_refuse, parse_float=_float, parse_int=_int)
     except RecursionError:
         raise BoundedJsonError(f"it must not be nested more than {MOST_DEPTH} levels deep") from None
     except BoundedFileError:

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from probes.bounded.json_keys import RepeatedKeyError, loads, place_in
+from probes.errors import ProbesError
+
 _BOMS = {
     b"\xef\xbb\xbf": "utf-8-sig",
     b"\xff\xfe\x00\x00": "utf-32",
@@ -132,15 +135,47 @@ def looks_like_utf16(data: bytes) -> bool:
     return len(first) >= 4 and (not any(first[::2]) or not any(first[1::2])) and any(first)
 
 
+class JsonFaultError(ValueError):
+    """A text is not JSON.
+
+    is_followed: whether it begins with a whole JSON value, which something follows, as in JSON Lines.
+    """
+
+    def __init__(self, message: str, *, is_followed: bool) -> None:
+        super().__init__(message)
+        self.is_followed = is_followed
+
+
+def decode_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text. Raises ValueError, which says in plain words what is wrong and where."""
+    whole = decode_text(text) if isinstance(text, bytes) else text
+    try:
+        return loads(whole)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise JsonFaultError(json_fault(error), is_followed=error.msg == "Extra data") from error
+    except ValueError as error:
+        raise ValueError(json_fault(error)) from error
+
+
 def json_fault(error: ValueError) -> str:
-    """Return what is wrong with a JSON text that Python's reader refused, and where."""
+    """Return what is wrong with a JSON text that Python's reader or `json_keys.loads` refused, and where."""
+    if isinstance(error, RepeatedKeyError):
+        return str(error)
     if not isinstance(error, json.JSONDecodeError):
         # Python converts no integer of more than 4,300 digits.
         return "it holds a whole number of too many digits"
     if looks_like_utf16(error.doc[:200].encode(errors="replace")):
         return "it seems to be UTF-16 without a byte-order mark; save it as UTF-8"
-    fault = _JSON_FAULTS.get(error.msg, "it is malformed")
-    return f"{fault} at line {error.lineno}, column {error.colno}"
+    return f"{_JSON_FAULTS.get(error.msg, 'it is malformed')} {place_in(error.doc, error.pos)}"
+
+
+def fields_fault(error: Exception) -> str:
+    """Return what keeps the fields of a file from being read, as in "it lacks 'step'", in no words of Python's."""
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return str(error).rstrip(".") if isinstance(error, ProbesError) else "it holds a value of a wrong kind"
 
 
 def kind_of(value: Any) -> str:

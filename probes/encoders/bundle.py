@@ -24,7 +24,7 @@ from safetensors.numpy import load, save
 
 from probes.atomic_write import replace_directory
 from probes.bounded.files import BoundedFileError, parse_json, read_bounded
-from probes.bounded.text import kind_of, os_fault
+from probes.bounded.text import fields_fault, kind_of, os_fault
 from probes.encoders.files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, check_files, is_readable
 from probes.encoders.onnx_runtime import OnnxRuntime
 from probes.encoders.quantise import export_weights
@@ -196,7 +196,9 @@ def read_bundle(path: Path) -> Bundle:
         digests, heads, epsilon = dict(about["files"]), about["heads"], about["epsilon"]
         spec = EncoderSpec.from_dict(about["encoder"])
     except (ValueError, KeyError, TypeError) as error:
-        raise EncoderError(f"{path / BUNDLE_FILE} cannot be read ({error!r}); export the encoder again.") from error
+        raise EncoderError(
+            f"{path / BUNDLE_FILE} cannot be read: {fields_fault(error)}; export the encoder again."
+        ) from error
     for name in FILES:
         if hashlib.sha256(contents[name]).hexdigest() != digests.get(name):
             raise EncoderDigestError(f"{path / name} differs from the SHA-256 in {BUNDLE_FILE}; export it again.")

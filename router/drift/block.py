@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from probes.bounded.text import fields_fault
 from router.decision import RoutingDecision
 from router.drift.signals import SIGNALS, categories_of
 from router.errors import ConfigError
@@ -82,7 +83,7 @@ class Block:
                 for signal in SIGNALS
             }
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ConfigError(f"this is no block of drift counts: {type(error).__name__} at {error}.") from error
+            raise ConfigError(f"this is no block of drift counts: {fields_fault(error)}.") from error
         if any(count < 0 for signal in counts.values() for count in signal.values()) or numbers["n"] < 0:
             raise ConfigError("a block of drift counts holds a negative number.")
         return cls(**numbers, counts=counts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from probes.bounded.text import fields_fault
 from probes.certificates.monitor import RiskMonitor
 from probes.errors import DataError
 from router.decision import RoutingDecision
@@ -152,5 +153,5 @@ class LabelWatch:
             read = CandidateCalibration.from_json
             watch.calibration = {str(name): read(one) for name, one in plain["calibration"].items()}
         except (AttributeError, DataError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ConfigError(f"this is no state of a label watch: {error}.") from error
+            raise ConfigError(f"this is no state of a label watch: {fields_fault(error)}.") from error
         return watch

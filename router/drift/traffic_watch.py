@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from probes.bounded.text import fields_fault
 from router.decision import RoutingDecision
 from router.drift.block import Block
 from router.drift.comparison import MixComparison, compare_counts
@@ -121,7 +122,7 @@ class TrafficWatch:
             blocks = Block.from_json(plain["baseline"]), Block.from_json(plain["current"])
             watch = cls(settings, *blocks, last, n_blocks=int(plain["n_blocks"]), n_alarmed=int(plain["n_alarmed"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ConfigError(f"this is no state of a drift watch: {type(error).__name__} at {error}.") from error
+            raise ConfigError(f"this is no state of a drift watch: {fields_fault(error)}.") from error
         if last is not None and watch.n_blocks > settings.baseline_blocks:
             watch._compare(last)
         return watch

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.atomic_write import write_file
+from probes.bounded.text import decode_json, os_fault
 from probes.errors import ArtifactError
 from router.decision import Reason, RoutingDecision
 from router.drift.settings import DriftSettings
@@ -126,13 +127,19 @@ def _read_state(path: Path, settings: DriftSettings) -> dict[str, TrafficWatch]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ConfigError(f"drift state {path} is larger than {_MOST_BYTES:,} bytes; it is no state of ours.")
-        plain: Any = json.loads(path.read_bytes())
+        plain: Any = decode_json(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"drift state {path} cannot be read ({error}); move it away to begin a new baseline."
+            f"drift state {path} cannot be read ({os_fault(error)}); move it away to begin a new baseline."
         ) from error
     if not isinstance(plain, dict) or plain.get("schema") != _SCHEMA or not isinstance(plain.get("probes"), dict):
         raise ConfigError(f"drift state {path} has no schema {_SCHEMA}; move it away to begin a new baseline.")
-    return {str(probe): TrafficWatch.from_json(one, settings) for probe, one in plain["probes"].items()}
+    try:
+        return {str(probe): TrafficWatch.from_json(one, settings) for probe, one in plain["probes"].items()}
+    except ConfigError as error:
+        fault = str(error).rstrip(".")
+        raise ConfigError(
+            f"drift state {path} cannot be read ({fault}); move it away to begin a new baseline."
+        ) from error

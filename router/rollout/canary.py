@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from probes.bounded.text import fields_fault
 from router.errors import ConfigError
 from router.rollout.assignment import is_in_canary
 from router.rollout.evidence import CanaryEvidence
@@ -209,7 +210,7 @@ class Canary:
             made.status = CanaryStatus(plain["status"])
             made._step, made._labels_before = int(plain["step"]), int(plain["labels_before"])
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ConfigError(f"this is no state of a canary: {error}.") from error
+            raise ConfigError(f"this is no state of a canary: {fields_fault(error)}.") from error
         if not 0 <= made._step < len(made.plan.steps):
             raise ConfigError(f"the state of a canary names step {made._step}, which its plan does not have.")
         return made

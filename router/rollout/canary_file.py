@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.atomic_write import write_file
-from probes.bounded.text import os_fault
+from probes.bounded.text import decode_json, fields_fault, os_fault
 from router.asking.session_ids import session_id_of
 from router.errors import ConfigError
 from router.quoting import quoted
@@ -74,12 +74,11 @@ def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None =
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ConfigError(f"{path} is larger than {_MOST_BYTES:,} bytes; it is no canary. {_ANEW}")
-        plain: Any = json.loads(path.read_bytes())
+        plain: Any = decode_json(path.read_bytes())
     except FileNotFoundError as error:
         raise ConfigError(f"there is no canary {path}; begin one with `elle canary start`.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        fault = os_fault(error) if isinstance(error, OSError) else error
-        raise ConfigError(f"the canary {path} cannot be read: {fault}. {_ANEW}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the canary {path} cannot be read: {os_fault(error)}. {_ANEW}") from error
     if not isinstance(plain, Mapping) or plain.get("schema") != _SCHEMA:
         raise ConfigError(f"{path} has no schema {_SCHEMA}; it is no canary. {_ANEW}")
     more = {} if on_change is None else {"on_change": on_change}
@@ -88,8 +87,9 @@ def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None =
         labelled = {str(one) for one in plain["labelled"]}
         counted = {str(one): float(at) for one, at in dict(plain.get("counted", {})).items()}
         return CanaryFile(path, canary, list(plain["trail"]), float(plain["read_until"]), labelled, counted)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f"the canary {path} lacks {error}. {_ANEW}") from error
+    except (AttributeError, ConfigError, KeyError, TypeError, ValueError, OverflowError) as error:
+        fault = str(error).rstrip(".") if isinstance(error, ConfigError) else fields_fault(error)
+        raise ConfigError(f"the canary {path} cannot be read: {fault}. {_ANEW}") from error
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import bisect
 from collections.abc import Mapping
 from typing import Any
 
+from probes.bounded.text import fields_fault
 from probes.certificates.monitor import RiskMonitor
 from probes.errors import DataError
 from router.errors import ConfigError
@@ -126,7 +127,7 @@ class CanaryEvidence:
                 setattr(made, f"_{name}", RiskMonitor.from_state(plain[name]))
             made._usual = sorted(float(one) for one in plain["usual"])[:LATENCY_SAMPLE]
         except (AttributeError, DataError, KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ConfigError(f"this is no evidence of a canary: {error}.") from error
+            raise ConfigError(f"this is no evidence of a canary: {fields_fault(error)}.") from error
         return made
 
 

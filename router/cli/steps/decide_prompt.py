@@ -9,12 +9,11 @@ from pathlib import Path
 import click
 
 from probes.bounded.files import BoundedFileError, read_bounded
-from probes.bounded.text import decode_text, os_fault
+from probes.bounded.text import decode_json, decode_text, os_fault
 from router.deciding.pipeline import Router
 from router.decision import RoutingDecision
 from router.errors import InvalidRequestError
 from router.policies.loading import ServedPolicy
-from router.tuning.outcomes.records import parse_json
 from router.values import Overrides, RouteQuery
 
 #: The largest file of `--chat`, and the most that is read from stdin: as large as a body over HTTP.
@@ -75,7 +74,7 @@ def _read_query(text: str | None, chat: Path | None, overrides: Overrides) -> Ro
         return RouteQuery.from_prompt(_read_text() if text == "-" else text or "", overrides=overrides)
     try:
         # As bytes: the JSON reader finds out by the byte-order mark how they are encoded.
-        body = parse_json(_stdin_bytes() if str(chat) == "-" else read_bounded(chat, _MOST_BYTES))
+        body = decode_json(_stdin_bytes() if str(chat) == "-" else read_bounded(chat, _MOST_BYTES))
     except OSError as error:
         raise InvalidRequestError(f"--chat {chat} cannot be read: {os_fault(error)}.") from error
     except ValueError as error:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from probes.bounded.files import shown
+from probes.bounded.text import decode_json
 from probes.errors import DataError
 from probes.tasks.keys import key_fault
 from router.asking.ask import Ask, extract
 from router.errors import InvalidRequestError
 from router.quoting import did_you_mean, kind_of, quoted
 from router.tuning.outcomes.made_ids import make_ids
-from router.tuning.outcomes.records import MAX_PROMPT_BYTES, Place, Row, number_of, parse_json, read_rows
+from router.tuning.outcomes.records import MAX_PROMPT_BYTES, Place, Row, number_of, read_rows
 from router.tuning.outcomes.times import seconds_of
 from router.values import RouteQuery
 
@@ -223,7 +224,7 @@ def read_ask(place: Place, name: str, value: Any) -> Ask:
                 raise DataError(f"{place}: prompt must be text, got {kind_of(value)}.")
             query = RouteQuery.from_prompt(value)
         else:
-            chat = parse_json(value) if isinstance(value, str) else value
+            chat = decode_json(value) if isinstance(value, str) else value
             if not isinstance(chat, list):
                 raise DataError(f"{place}: messages must be a list of messages, got {kind_of(chat)}.")
             query = RouteQuery(chat)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import io
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.bounded.parquet import read_parquet
-from probes.bounded.text import OTHER_BOMS, decode_text, json_fault, os_fault, path_fault
+from probes.bounded.text import OTHER_BOMS, JsonFaultError, decode_json, decode_text, os_fault, path_fault
 from probes.errors import DataError
 from router.quoting import kind_of
 
@@ -58,17 +57,6 @@ OnBadRow = Callable[[Place, str], None]
 def refuse(place: Place, problem: str) -> None:
     """Raise DataError for a row that cannot be read; callers that must not lose a row pass this as `on_bad_row`."""
     raise DataError(f"{place} {problem}.")
-
-
-class JsonFaultError(ValueError):
-    """A text is not JSON.
-
-    is_followed: whether it begins with a whole JSON value, which something follows, as in JSON Lines.
-    """
-
-    def __init__(self, message: str, *, is_followed: bool) -> None:
-        super().__init__(message)
-        self.is_followed = is_followed
 
 
 def read_rows(path: Path, on_bad_row: OnBadRow = refuse, *, old_windows: bool = False) -> list[Row]:
@@ -124,19 +112,6 @@ def number_of(value: Any) -> float | None:
         return float("inf") if value > 0 else float("-inf")
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text. Raises ValueError, which says in plain words what is wrong and where."""
-    whole = decode_text(text) if isinstance(text, bytes) else text
-    try:
-        return json.loads(whole)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    except json.JSONDecodeError as error:
-        raise JsonFaultError(json_fault(error), is_followed=error.msg == "Extra data") from error
-    except ValueError as error:
-        raise ValueError(json_fault(error)) from error
-
-
 def _read_json_lines(path: Path, on_bad_row: OnBadRow) -> list[Row]:
     return list(_json_lines(path, _utf8(path), on_bad_row))
 
@@ -151,7 +126,7 @@ def _json_lines(path: Path, data: bytes, on_bad_row: OnBadRow) -> Iterator[Row]:
             continue
         place = Place(path, "line", number)
         try:
-            value = parse_json(line)
+            value = decode_json(line)
         except ValueError as error:
             on_bad_row(place, f"must be JSON: {error}")
             continue
@@ -164,7 +139,7 @@ def _json_lines(path: Path, data: bytes, on_bad_row: OnBadRow) -> Iterator[Row]:
 def _read_json(path: Path, on_bad_row: OnBadRow) -> list[Row]:
     data = _utf8(path)
     try:
-        loaded = parse_json(data)
+        loaded = decode_json(data)
     except ValueError as error:
         if isinstance(error, JsonFaultError) and error.is_followed:
             return list(_json_lines(path, data, on_bad_row))  # The file is JSON Lines under the name of JSON.

@@ -67,6 +67,24 @@ def test_a_file_that_is_no_state_is_refused_with_its_name(tmp_path: Path, conten
         DriftWatch(SETTINGS, state=state)
 
 
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        ('{"schema": 1', "a comma or an end is missing at column 13"),
+        ('{"schema": "elle.drift/1", "probes": {"p": null}}', "it holds a value of a wrong kind"),
+        ('{"schema": "elle.drift/1", "probes": {"p": {}}}', "it lacks 'last'"),
+        ('{"schema": "elle.drift/1", "probes": {"p": {}, "p": {}}}', "key 'p' occurs twice in one object"),
+    ],
+)
+def test_a_damaged_state_is_told_in_words_and_not_in_those_of_python(tmp_path: Path, contents: str, said: str) -> None:
+    (tmp_path / "state.json").write_text(contents)
+    with pytest.raises(ConfigError) as caught:
+        DriftWatch(SETTINGS, state=tmp_path / "state.json")
+    assert said in str(caught.value)
+    assert f"drift state {tmp_path / 'state.json'} cannot be read" in str(caught.value)
+    assert "Error" not in str(caught.value)
+
+
 def test_a_state_that_cannot_be_written_is_logged_and_the_watch_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

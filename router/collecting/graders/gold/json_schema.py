@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from probes.bounded.files import read_bounded, shown
+from probes.bounded.json_keys import EachKeyOnce
 from probes.bounded.text import os_fault
 from router.collecting.graders.base import MAX_READ_CHARACTERS, NO_NEEDS, Grader, GraderError, GradingContext, Needs
 from router.collecting.graders.gold.patterns import PatternFaultError, compiled, found
@@ -110,11 +111,11 @@ def _fault_of_schema(schema: str) -> str:
     """Return what is wrong with a schema, or an empty text."""
     jsonschema = _library()
     try:
-        value = loads(schema)
+        value = loads(schema, EachKeyOnce)
         # Without a default, an unknown `$schema` means the newest draft.
         jsonschema.validators.validator_for(value, default=jsonschema.Draft202012Validator).check_schema(value)
     except NotPlainJsonError as error:
-        return f"it is not JSON, {error}"
+        return f"it is no JSON that every reader takes alike, {error}"
     except jsonschema.SchemaError as error:
         return f"{error.json_path}: {error.validator} is broken"
     except RecursionError:

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from probes.bounded.json_keys import EachKeyOnce
 from router.plain_json import NotPlainJsonError, loads
 
 #: A reply of more characters holds more than a verdict.
 MAX_REPLY_CHARACTERS = 20_000
 
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
-
-
-class _EachKeyOnce(json.JSONDecoder):
-    """Decodes JSON in which no object has a key twice, so that only one verdict can be meant."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**(settings | {"object_pairs_hook": _object}))
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise NotPlainJsonError("an object has a key twice")
-    return found
 
 
 def verdict_in(reply: str, verdicts: tuple[str, ...] | tuple[int, ...]) -> str | int | None:
@@ -39,7 +25,8 @@ def verdict_in(reply: str, verdicts: tuple[str, ...] | tuple[int, ...]) -> str |
         return None
     fenced = _FENCED.fullmatch(reply.strip())
     try:
-        found = loads(fenced[1] if fenced else reply, _EachKeyOnce)
+        # An object that names a key twice could mean two verdicts.
+        found = loads(fenced[1] if fenced else reply, EachKeyOnce)
     except NotPlainJsonError:
         return None
     if not isinstance(found, dict) or not {"verdict"} <= found.keys() <= {"verdict", "reason"}:

@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from probes.bounded.text import decode_json
 from router.asking.ask import Ask, extract
 from router.errors import InvalidRequestError
 from router.tuning.outcomes.adapters.collection import NO_PROMPT, ImportedAnswer, UnusableRowError, valid
-from router.tuning.outcomes.records import MAX_PROMPT_BYTES, parse_json
+from router.tuning.outcomes.records import MAX_PROMPT_BYTES
 from router.values import RouteQuery
 
 REDACTED = "prompt redacted by the log"
@@ -109,7 +110,7 @@ def decode_json_text(value: Any) -> Any:
     """Return the object or list that a JSON text holds, as some exports write it; else the value itself."""
     if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
         try:
-            return parse_json(value)
+            return decode_json(value)
         except ValueError:
             return value
     return value

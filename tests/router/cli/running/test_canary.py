@@ -141,6 +141,33 @@ def test_one_that_is_not_over_is_not_replaced_without_force(trial: Trial) -> Non
 
 
 @pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"{", "c.json cannot be read: a key in double quotes is missing at column 2."),
+        (
+            b'{"schema": 1, "schema": 1}',
+            "c.json cannot be read: key 'schema' occurs twice in one object, at column 15.",
+        ),
+        (b"\xff", "c.json cannot be read: it must be text in UTF-8"),
+        (b"[" * 100_000, "c.json cannot be read: it is nested too deeply."),
+        (b'{"schema": "elle.canary/1"}', "c.json cannot be read: it lacks 'canary'."),
+        (
+            b'{"schema": "elle.canary/1", "canary": null}',
+            "c.json cannot be read: this is no state of a canary: it holds a value of a wrong kind.",
+        ),
+    ],
+)
+def test_a_damaged_canary_is_told_in_words_and_not_in_those_of_python(
+    contents: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.json").write_bytes(contents)
+    done = run("status", "--state", "c.json")
+    assert done.exit_code == 1
+    assert message in done.output
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("status", "--state", "none.json"), "there is no canary none.json"),

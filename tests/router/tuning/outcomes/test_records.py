@@ -87,6 +87,17 @@ def test_bad_rows_are_handed_on_and_the_others_read(tmp_path: Path) -> None:
         ("x.csv", "a,a\n1,2\n", "name each column once; a stands more than once"),
         ("x.csv", 'a\n"b\n', "x.csv, line 2 cannot be read as CSV"),
         ("x.json", "{", "x.json must be JSON"),
+        (
+            "x.json",
+            '[{"a": 1},\n {"a": 1, "a": 2}]',
+            "must be JSON: key 'a' occurs twice in one object, at line 2, column 11",
+        ),
+        (
+            "x.json",
+            '{"a": 1}\n{"a": 1, "a": 2}\n',
+            "line 2 must be JSON: key 'a' occurs twice in one object, at column 10",
+        ),
+        ("x.jsonl", '{"a": 1}\n{"b": {"a": 1, "a": 2}}\n', "line 2 must be JSON: key 'a' occurs twice in one object"),
         ("x.json", "7\n{}", "line 1 must be a JSON object, got a number"),
         ("x.json", "[" * 10**5, "nested too deeply"),
         ("x.jsonl.gz", "", "Unpack it first"),
