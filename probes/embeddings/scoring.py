@@ -92,7 +92,9 @@ class _ProbeScorer:
     def __call__(self, features: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
         probe = self.probe
         loss = probe.linear.predict(features)
-        columns = {f"loss_{model}": loss[:, k] for k, model in enumerate(probe.models)}
+        # The one target of a probe of pairs is called `loss` itself.
+        names = ("loss" if model == "loss" else f"loss_{model}" for model in probe.models)
+        columns = {name: loss[:, k] for k, name in enumerate(names)}
         # A probe of nats or squared errors has no calibration, so it has no risks.
         for k, calibrator in enumerate(probe.calibrators):
             # Huge but finite embeddings overflow, and no calibration map accepts an infinite loss.
@@ -104,7 +106,7 @@ class _ProbeScorer:
 
 
 def probe_scorer(probe: DifficultyProbe) -> Scorer:
-    """Return the scorer of a probe: it gives `loss_<model>` per model, `risk_<model>` if calibrated, and `leverage`.
+    """Return the scorer of a probe: `loss_<model>` per model or `loss`, `risk_<model>` if calibrated, and `leverage`.
 
     It computes whole blocks at once, so the last bit of a score may differ from `probe.predict`, which goes row by row.
     """

@@ -40,7 +40,7 @@ def fit_loss_probe(
     """Return a probe of one target, `loss`, in the units of the losses, and its Pearson r over 5 folds (95 % interval).
 
     The probe names no encoder (its features come from elsewhere) and has no calibration (a loss in nats is no
-    probability): `elle score` writes `loss_loss` and `leverage` with it.
+    probability): `elle score` writes `loss` and `leverage` with it.
 
     Raises DataError for fewer than 50 pairs or losses that are all equal.
     """

@@ -117,7 +117,7 @@ def _say_validation(file: Path, policy: ServedPolicy, unset: list[str], problems
     from router.policies.certificate import say_certificate
 
     verdict = "can decide but NOT ANSWER" if unset or problems else "is valid"
-    click.echo(f"{file} {verdict}: policy {policy.ref.name}, candidates {', '.join(policy.rules.file.names)}.")
+    click.echo(f"{file} {verdict}: policy {policy.ref.name!r}, candidates {', '.join(policy.rules.file.names)}.")
     for variable in unset:
         click.echo(f"cannot answer: the environment variable {variable} is not set here.")
     for problem in problems:

@@ -129,7 +129,7 @@ async def _run(console: Console) -> None:
     console.print("Starting the service on its embedded default ...")
     async with serving(ServerSettings(port=0)) as running, AsyncRouterClient(running.address, timeout_s=300) as client:
         policy = running.router.policy(None)
-        console.print(f"Serving policy {policy.ref.name} on {running.address}.\n", highlight=False)
+        console.print(f"Serving policy {policy.ref.name!r} on {running.address}.\n", highlight=False)
         outcomes = [await _ask(client, prompt) for prompt in PROMPTS]
         _print_table(console, running, outcomes)
         console.print("Stopping ...")

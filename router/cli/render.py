@@ -37,8 +37,9 @@ def print_decision(decision: RoutingDecision, console: Console) -> None:
     )
     if decision.kinds is not None:
         console.print(f"kinds: {describe_kinds(decision.kinds)}", highlight=False)
-    probe = f", probe {decision.probe.name} {decision.probe.digest[:12]}" if decision.probe else ""
-    console.print(f"policy {decision.policy.name} {decision.policy.digest[:12]}{probe}", style="dim", highlight=False)
+    probe = f", probe {decision.probe.name!r} {decision.probe.digest[:12]}" if decision.probe else ""
+    policy = f"policy {decision.policy.name!r} {decision.policy.digest[:12]}"
+    console.print(policy + probe, style="dim", highlight=False)
 
 
 def _candidate_table(decision: RoutingDecision) -> Table:

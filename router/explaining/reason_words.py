@@ -10,7 +10,7 @@ def describe_reason(decision: RoutingDecision) -> str:
     words = decision.reason.value.lower().replace("_", " ")
     if decision.abstained:
         if decision.score is not None:
-            return f"{words}: score {decision.score.name} {decision.score.fault}"
+            return f"{words}: score {decision.score.name!r} {decision.score.fault}"
         # A prompt that was judged has a leverage; without one there was no text to judge.
         return f"{words}: " + ("unlike what the probe knows" if decision.leverage is not None else "nothing to judge")
     if decision.gain is not None and decision.threshold is not None:

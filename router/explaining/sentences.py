@@ -116,7 +116,7 @@ def _why_not_the_others(decision: RoutingDecision) -> str:
 
 def _abstained(decision: RoutingDecision) -> str:
     if decision.score is not None:
-        unusable = f"the score {decision.score.name} cannot be used ({decision.score.fault})"
+        unusable = f"the score {decision.score.name!r} cannot be used ({decision.score.fault})"
         return f"{unusable}, so that the safe default {decision.chosen} answers"
     # A prompt that was judged has a leverage; without one there was no text to judge.
     if decision.leverage is None:

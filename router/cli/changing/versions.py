@@ -150,7 +150,7 @@ def policy_validate_verb(what: str, store: str | None, encoder_dir: Path | None,
     if as_json:
         print_json({"valid": True, "policy": policy.ref.name, "digest": policy.ref.digest})
     else:
-        click.echo(f"{what} can be activated: policy {policy.ref.name}, digest {policy.ref.digest}.")
+        click.echo(f"{what} can be activated: policy {policy.ref.name!r}, digest {policy.ref.digest}.")
 
 
 def _checked(

@@ -41,7 +41,7 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
         console.print(_table(explanation))
         for line in _remarks(explanation):
             console.print(Text(line))
-    digests = [f"{one.name} {one.digest[:12]}" for one in (decision.policy, decision.probe) if one is not None]
+    digests = [f"{one.name!r} {one.digest[:12]}" for one in (decision.policy, decision.probe) if one is not None]
     console.print(Text(f"policy {', probe '.join(digests)}", style="dim"))
 
 

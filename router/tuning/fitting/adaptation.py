@@ -98,7 +98,7 @@ class AdaptedFrom:
     def describe(self) -> str:
         """Return a sentence that says what the probe was adapted from."""
         return (
-            f"Adapted to {self.n_new_rows:,} prompts from the probe {self.title} ({self.identity[:12]}): "
+            f"Adapted to {self.n_new_rows:,} prompts from the probe {self.title!r} ({self.identity[:12]}): "
             f"each of the {self.n_old_rows:,} prompts of its fit counts {self.weight:g} of a new one."
         )
 

@@ -68,7 +68,7 @@ class Addition:
     def describe(self) -> str:
         """Return a sentence that says what was added, to what, and what its loss follows."""
         return (
-            f"{self.model} was added to the probe {self.title} ({self.old_identity[:12]}) from {self.n_labels:,} "
+            f"{self.model} was added to the probe {self.title!r} ({self.old_identity[:12]}) from {self.n_labels:,} "
             f"labels: its loss follows {_IN_WORDS[self.way]}."
         )
 

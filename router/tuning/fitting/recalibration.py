@@ -243,7 +243,7 @@ def _with_card(
     metrics = {**card.metrics, RECALIBRATED: entry}
     if isinstance(graded, list | tuple):
         metrics[GRADED] = sorted({*graded, *graded_models(outcomes)})
-    says = f"{len(outcomes):,} labelled prompts were merged into the probe {card.title} ({old.identity[:12]})."
+    says = f"{len(outcomes):,} labelled prompts were merged into the probe {card.title!r} ({old.identity[:12]})."
     merged = {name: card.n_samples.get(name, 0) + one.labels_merged for name, one in models.items()}
     return replace(
         changed,

@@ -17,7 +17,7 @@ from router.tuning.reporting.policy_text import (
 
 def policy_html(found: PolicyEvaluation) -> Iterator[str]:
     """Yield the lines of HTML that describe a policy. Names from the policy are escaped."""
-    yield f"<h2>What the policy {escape(found.policy)} does</h2>"
+    yield f"<h2>What the policy {escape(repr(found.policy))} does</h2>"
     yield f'<p class="sentence">{escape(policy_sentence(found))}</p>'
     if warning := policy_warning(found):
         yield f'<p class="warning">{escape(warning)}</p>'

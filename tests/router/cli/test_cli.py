@@ -261,7 +261,7 @@ def test_a_probe_is_adapted_to_few_labels_and_says_so(tmp_path: Path, old_probe:
     assert len(probe.fitted_on) == 360
     assert [source.name for source in probe.card.data] == ["old.jsonl", "new.jsonl"]
     card = (tmp_path / "new" / "README.md").read_text()
-    assert f"Adapted to 60 prompts from the probe old ({old.identity[:12]})" in card
+    assert f"Adapted to 60 prompts from the probe 'old' ({old.identity[:12]})" in card
     assert "| adapted_from.weight |" in card
     assert (
         "Adapted to 60 prompts" in run("fit", data, "--prior", old_probe, "--out", tmp_path / "new", "--force").output

@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     np.savez(tmp_path / "pairs.npz", embedding=embeddings[:400], loss=losses[:400])
     assert "r = 0.99" in ran("fit-pairs", tmp_path / "pairs.npz", "--out", tmp_path / "probe")
     said = ran("score", tmp_path / "all.npy", "--probe", tmp_path / "probe", "--out", tmp_path / "s.parquet", "--json")
-    columns = ["row", "loss_loss", "leverage"]
+    columns = ["row", "loss", "leverage"]
     wanted = {"rows": N, "resumed_rows": 0, "columns": columns, "bad_rows": 0, "bad_rows_file": None}
     assert json.loads(said).items() >= wanted.items()
     return tmp_path
@@ -61,7 +61,7 @@ def test_pairs_that_are_no_numbers_are_left_out_of_the_fit_and_named(folder: Pat
 
 def test_scores_follow_the_loss(folder: Path) -> None:
     table = pq.read_table(folder / "s.parquet")
-    assert np.corrcoef(table["loss_loss"].to_numpy(), np.load(folder / "all.npy")[:, 0])[0, 1] > 0.99
+    assert np.corrcoef(table["loss"].to_numpy(), np.load(folder / "all.npy")[:, 0])[0, 1] > 0.99
     assert (table["row"].to_numpy() == np.arange(N)).all()
 
 
@@ -73,7 +73,7 @@ def test_rows_that_cannot_be_scored_are_listed_and_the_exit_status_says_so(folde
     assert result.exit_code == 3
     assert "1 of the rows have no score" in result.stderr
     assert (folder / "odd.parquet.bad-rows.csv").read_text().splitlines()[1].startswith("7,")
-    scores = pq.read_table(folder / "odd.parquet")["loss_loss"].to_numpy()
+    scores = pq.read_table(folder / "odd.parquet")["loss"].to_numpy()
     assert np.flatnonzero(np.isnan(scores)).tolist() == [7]
 
 

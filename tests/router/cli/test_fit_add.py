@@ -87,7 +87,7 @@ def test_identity_card_and_answer_say_what_was_added(probe: Path, tmp_path: Path
     assert answer["added"]["n_labels"] == answer["figures"]["n"] == 50
     assert answer["added"]["way"].startswith("shared")
     assert new.card.title == "three"
-    assert "fresh was added to the probe probe" in new.card.summary
+    assert "fresh was added to the probe 'probe'" in new.card.summary
     assert "fresh was added" in (out / "README.md").read_text("utf-8")
     assert new.card.n_samples == {**old.card.n_samples, "fresh": 50}
     assert [source.name for source in new.card.data] == ["outcomes.jsonl", "labels.jsonl"]

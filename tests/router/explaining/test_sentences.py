@@ -66,7 +66,7 @@ GAIN = 0.4 - 0.25
         ),
         (
             record(Reason.ABSTAINED, leverage=None, score=ScoreUsed("confidence", None, "missing")),
-            "The score confidence cannot be used (missing), so that the safe default economy answers.",
+            "The score 'confidence' cannot be used (missing), so that the safe default economy answers.",
         ),
         (
             record(Reason.ABSTAINED, "frontier", gain=GAIN, threshold=0.2, would_choose="economy", kinds=NONE),
