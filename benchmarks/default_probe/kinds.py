@@ -50,7 +50,7 @@ def assumed_kinds(rows: TierRows, anchors: Anchors | None) -> dict[str, bool]:
 def default_kinds(rows: TierRows, anchors: Anchors | None, data: TrainingSet) -> KnownKinds:
     """Return the kinds of the default probe."""
     found = fit_kinds(kind_rows(rows, anchors, data), assumed_kinds(rows, anchors))
-    assert found is not None  # noqa: S101  (the data have 90 kinds)
+    assert found is not None  # noqa: S101  (the data have 100 kinds)
     return found
 
 
