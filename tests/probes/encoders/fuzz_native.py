@@ -121,11 +121,8 @@ def spoiled_model(rng: random.Random, run: NativeRuntime) -> None:
     for _ in range(rng.randint(1, 2)):
         match rng.randrange(4):
             case 0:
-                name = rng.choice(["hidden", "heads", "inner", "halves"])
-                old = getattr(model, name)
-                setattr(
-                    model, name, min(old, small) if name == "halves" and (small := number(rng)) >= 0 else number(rng)
-                )
+                name, new = rng.choice(["hidden", "heads", "inner", "halves"]), number(rng)
+                setattr(model, name, min(new, model.halves) if name == "halves" else new)
             case 1:
                 name = rng.choice(["vocabulary", "longest"])
                 setattr(model, name, min(number(rng), getattr(model, name)))
