@@ -7,6 +7,9 @@ import hashlib
 #: The number of equal parts that sessions are spread over; shares are rounded to whole parts.
 N_PARTS = 10_000
 
+#: The smallest share of the traffic that a canary can have.
+LEAST_SHARE = 1 / N_PARTS
+
 
 def is_in_canary(canary_id: str, key: str, share: float) -> bool:
     """Return whether the canary decides the requests with this key.

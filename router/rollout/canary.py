@@ -10,7 +10,7 @@ from typing import Any
 
 from probes.bounded.text import fields_fault
 from router.errors import ConfigError
-from router.rollout.assignment import is_in_canary
+from router.rollout.assignment import LEAST_SHARE, is_in_canary
 from router.rollout.evidence import CanaryEvidence
 
 
@@ -51,8 +51,12 @@ class CanaryPlan:
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.steps, self.steps[1:], strict=False))
-        if not self.steps or not rising or not self.steps[0] > 0 or self.steps[-1] > 1:
-            raise ConfigError(f"the steps of a canary must be shares that rise, above 0 and up to 1; got {self.steps}.")
+        if not self.steps or not rising or not self.steps[0] >= LEAST_SHARE or self.steps[-1] > 1:
+            raise ConfigError(
+                f"the steps of a canary must be shares that rise, from {LEAST_SHARE:g} up to 1; got {self.steps}."
+            )
+        if not all(isinstance(name, str) and name for name in (self.policy, self.base)):
+            raise ConfigError("a canary needs the names of two policies: the new one, and the one that serves.")
         if self.labels_per_step < 1:
             raise ConfigError(f"a canary needs at least 1 label for each step, got {self.labels_per_step}.")
         if self.policy == self.base:
@@ -174,8 +178,8 @@ class Canary:
             )
 
     def _widen(self) -> None:
-        low, high = self.evidence.loss_interval()
-        why = f"{self.evidence.n_labels:,} labels: the mean loss lies between {low:.3f} and {high:.3f}"
+        most = self.evidence.max_loss + self.evidence.slack
+        why = f"{self.evidence.n_labels:,} labels show that the mean loss is less than {most:g}"
         if self._step == len(self.plan.steps) - 1:
             self._become(CanaryStatus.PROMOTED, why)
             return

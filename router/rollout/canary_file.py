@@ -17,6 +17,7 @@ from router.asking.session_ids import session_id_of
 from router.errors import ConfigError
 from router.quoting import quoted
 from router.rollout.canary import Canary, CanaryEvent
+from router.times import utc_text
 from router.values import RouteQuery
 from router.watched_files import WatchedFiles
 
@@ -24,9 +25,15 @@ from router.watched_files import WatchedFiles
 _MOST_BYTES = 16 * 1024 * 1024
 
 #: What helps if the file is spoiled.
-_ANEW = "Restore it from a backup, or begin a new canary with `elle canary start --force`."
+_ANEW = (
+    "Restore it from a backup, or remove it: without it the policy that serves decides everything. "
+    "`elle canary start --force` begins a new canary in its place."
+)
 
 _SCHEMA = "elle.canary/1"
+
+#: How many bytes of a file tell whether it is a canary's, and what stands in them.
+_HEAD_BYTES, _MARK = 64, b'"elle.canary/'
 
 
 @dataclass
@@ -79,17 +86,46 @@ def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None =
         raise ConfigError(f"there is no canary {path}; begin one with `elle canary start`.") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"the canary {path} cannot be read: {os_fault(error)}. {_ANEW}") from error
-    if not isinstance(plain, Mapping) or plain.get("schema") != _SCHEMA:
+    schema = plain.get("schema") if isinstance(plain, Mapping) else None
+    if schema != _SCHEMA:
+        if str(schema).startswith("elle.canary/"):
+            raise ConfigError(f"{path} is a canary of a newer program, {quoted(schema)}; update elle-router.")
         raise ConfigError(f"{path} has no schema {_SCHEMA}; it is no canary. {_ANEW}")
     more = {} if on_change is None else {"on_change": on_change}
     try:
         canary = Canary.from_json(plain["canary"], **more)
         labelled = {str(one) for one in plain["labelled"]}
-        counted = {str(one): float(at) for one, at in dict(plain.get("counted", {})).items()}
-        return CanaryFile(path, canary, list(plain["trail"]), float(plain["read_until"]), labelled, counted)
+        counted = {str(one): _time(at) for one, at in dict(plain.get("counted", {})).items()}
+        trail = [_entry(one) for one in plain["trail"]]
+        return CanaryFile(path, canary, trail, _time(plain["read_until"]), labelled, counted)
     except (AttributeError, ConfigError, KeyError, TypeError, ValueError, OverflowError) as error:
         fault = str(error).rstrip(".") if isinstance(error, ConfigError) else fields_fault(error)
         raise ConfigError(f"the canary {path} cannot be read: {fault}. {_ANEW}") from error
+
+
+def require_canary(path: Path) -> None:
+    """Raise ConfigError if a file is there that was never a canary's, which nobody wants to have replaced."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be replaced: {os_fault(error)}; give another --state.") from error
+    if head and _MARK not in head:
+        raise ConfigError(f"{path} is no file of a canary, and --force replaces no other; give another --state.")
+
+
+def _time(value: Any) -> float:
+    """Return a time in seconds since 1970 that a calendar has. Raises ValueError, OverflowError or TypeError."""
+    utc_text(float(value))
+    return float(value)
+
+
+def _entry(event: Any) -> dict[str, Any]:
+    """Return an entry of the audit trail. Raises KeyError, TypeError or ValueError for anything else."""
+    texts = {name: str(event[name]) for name in ("status", "why", "author")}
+    return {**event, **texts, "at": _time(event["at"]), "share": float(event["share"])}
 
 
 @contextmanager
@@ -145,10 +181,10 @@ class CanaryFollower(WatchedFiles[Canary | None]):
         """Return the state of the canary, and what it decides."""
         canary = self.value
         if canary is None:
-            return ": it is gone"
+            return ": there is no such file, so the policies that serve decide everything"
         if missing := " and ".join(map(quoted, self.missing)):
             return f": it decides nothing, because this service does not serve {missing} (--policy)"
-        return f": {canary.status}, {canary.plan.policy} decides {100 * canary.share:.0f} %"
+        return f": {canary.status}, {canary.plan.policy} decides {100 * canary.share:g} %"
 
 
 def _canary_in(path: Path) -> Canary | None:

@@ -106,7 +106,7 @@ class PolicyChecks:
                 "Serve both policies (--policy), or begin a canary of policies that are served.",
             )
         else:
-            yield ok(name, f"the canary {canary.plan.policy} is {canary.status} and decides {canary.share:.0%}.")
+            yield ok(name, f"the canary {canary.plan.policy} is {canary.status} and decides {100 * canary.share:g} %.")
 
     @property
     def _own(self) -> Sequence[ServedPolicy]:

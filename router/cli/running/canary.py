@@ -10,6 +10,7 @@ import click
 from router.cli.options import AUTHOR, JSON, PATH, FiniteRange
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
 from router.cli.running.ledger_options import LEDGER
+from router.quoting import quoted
 
 _STATE = click.option(
     "--state",
@@ -39,7 +40,7 @@ def canary_verb() -> None:
 )
 @click.option(
     "--share",
-    type=FiniteRange(0, 100, min_open=True),
+    type=FiniteRange(0.01, 100),
     default=5.0,
     show_default=True,
     help="The first share of the requests, in percent. The next ones are 25, 50 and 100.",
@@ -47,8 +48,9 @@ def canary_verb() -> None:
 @click.option(
     "--max-loss",
     required=True,
-    type=FiniteRange(-1, 1, min_open=True, max_open=True),
-    help="The largest mean loss against the reference candidate that is acceptable.",
+    type=FiniteRange(-1, 0.98, min_open=True, max_open=True),
+    help="The largest mean loss against the reference candidate that is acceptable. A loss is a share of answers: 0.02 "
+    "is two more bad answers in a hundred.",
 )
 @click.option(
     "--labels-per-step",
@@ -64,6 +66,8 @@ def canary_verb() -> None:
 @JSON
 def canary_start_verb(new: str, state: Path, author: str, as_json: bool, **options: Any) -> None:
     """Begin a canary of the policy NEW, by its name in the service."""
+    if new == options["base"]:
+        raise click.UsageError(f"NEW and --base are one policy, {quoted(new)}; a canary tries another one.")
     from router.cli.steps.canary_files import canary_to_dict, start_canary
 
     file = start_canary(state, new, author=author, **options)
@@ -106,11 +110,13 @@ def canary_step_verb(state: Path, author: str, as_json: bool, **options: Any) ->
     from router.rollout.canary import CanaryStatus
 
     with progress_bar("reading decisions") as progress:
-        file = step_canary(state, author=author, on_progress=progress, **options)
+        file, left_out = step_canary(state, author=author, on_progress=progress, **options)
     if as_json:
-        print_json(canary_to_dict(file))
+        print_json({**canary_to_dict(file), "left_out": left_out})
     else:
         print_canary(file, stdout())
+        for why in left_out:
+            click.echo(why)
     if file.canary.status is CanaryStatus.ROLLED_BACK:
         raise SystemExit(NOT_CERTIFIED)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from router.errors import ConfigError
+from router.feedback.weighing import graded_losses
 from router.quoting import quoted
 from router.rollout.canary import Canary, CanaryEvent, CanaryPlan
-from router.rollout.canary_file import CanaryFile, locked, read_canary
+from router.rollout.canary_file import CanaryFile, locked, read_canary, require_canary
 from router.rollout.ledger_evidence import take_answers, take_labels
 from router.times import utc_text
 
@@ -35,12 +36,13 @@ def start_canary(
 
     plan: `base`, `share` in percent, `max_loss` and `labels_per_step`, as `CanaryPlan` explains them.
 
-    Raises ConfigError if the file holds a canary that is not over, unless `force` is given.
+    Raises ConfigError if the file is not a canary's, and if its canary is not over, unless `force` is given.
     """
     first = plan.pop("share") / 100
     steps = (first, *(share for share in _LATER if share > first))
     asked = CanaryPlan(canary_id=secrets.token_hex(8), policy=new, steps=steps, **plan)
     with locked(state):
+        require_canary(state)
         if state.exists() and not force and not (before := read_canary(state)).canary.is_over:
             name = before.canary.plan.policy
             raise ConfigError(f"{state} holds a canary of {name} that is not over; stop it, or give --force.")
@@ -60,8 +62,10 @@ def step_canary(
     labels: Sequence[Path],
     author: str,
     on_progress: Progress | None = None,
-) -> CanaryFile:
+) -> tuple[CanaryFile, list[str]]:
     """Feed a canary with the decisions of a ledger and with labels, write its file, and note changes in the ledger.
+
+    Return the canary, and in a sentence each which labels say nothing of its loss.
 
     Raises ConfigError or DataError if the canary, the ledger or the labels cannot be read.
     """
@@ -74,11 +78,18 @@ def step_canary(
         changes: list[CanaryEvent] = []
         file = read_canary(state, on_change=changes.append)
         if file.canary.is_over:
-            return file
+            return file, []
         began = float(file.trail[0]["at"]) if file.trail else 0.0
         with opened_reader(settings) as reader:
-            plan, names = file.canary.plan, set[str]()
-            decisions = _decisions(reader, began, on_progress, lambda one: names.update(_candidates(one, plan.policy)))
+            plan, names, graded = file.canary.plan, set[str](), set[str]()
+
+            def note(one: LoggedDecision) -> None:
+                if one.values["policy"] == plan.policy:
+                    names.update(candidate.candidate for candidate in one.candidates)
+                    if one.decision_id in losses or graded_losses(one):
+                        graded.add(one.decision_id)
+
+            decisions = _decisions(reader, began, on_progress, note)
             n_new = take_labels(file, decisions, losses, reference=reference)
             if names and reference not in names:
                 known = ", ".join(sorted(names))
@@ -93,7 +104,23 @@ def step_canary(
                 detail = {"status": event.status.value, "share": event.share, "why": event.why}
                 writer.note("canary", {"policy": file.canary.plan.policy, **detail}, actor=author)
             writer.close()
-    return file
+    return file, _left_out(plan.policy, reference, sorted(losses.keys() - graded), graded - file.labelled)
+
+
+def _left_out(policy: str, reference: str, strange: Sequence[str], halves: Collection[str]) -> list[str]:
+    """Say which labels say nothing of the loss of a canary: those of other decisions, and those of one answer only."""
+    said = []
+    if strange:
+        said.append(
+            f"Labels of {len(strange):,} prompt_ids are left out, such as {quoted(strange[0])}: they are no decisions "
+            f"of {policy} since the canary began."
+        )
+    if halves:
+        said.append(
+            f"{len(halves):,} decisions are graded, but not for both the candidate that was chosen and {reference}, so "
+            "their loss is unknown."
+        )
+    return said
 
 
 def stop_canary(state: Path, reason: str, author: str) -> CanaryFile:
@@ -112,12 +139,6 @@ def _save(file: CanaryFile, changes: Sequence[CanaryEvent], author: str) -> None
     for event in changes:
         file.note(event, author)
     file.save()
-
-
-def _candidates(decision: LoggedDecision, policy: str) -> Iterator[str]:
-    """Yield the names of the candidates of a decision of this policy."""
-    if decision.values["policy"] == policy:
-        yield from (one.candidate for one in decision.candidates)
 
 
 def _decisions(
@@ -164,10 +185,12 @@ def print_canary(file: CanaryFile, console: Console) -> None:
         f"{found['policy']} in place of {found['base']}: {found['status']}, {100 * found['share']:g} % of the requests."
     )
     low, high = found["mean_loss_between"]
-    console.print(
-        f"{found['labels']} labels: the mean loss lies between {low:.3f} and {high:.3f}; at most {found['max_loss']:g} "
-        f"is acceptable. {found['requests']} answers have ended."
-    )
+    limit = f"at most {found['max_loss']:g} is acceptable"
+    if found["labels"]:
+        told = f"{found['labels']:,} labels: the mean loss lies between {low:.3f} and {high:.3f} (98 % sure); {limit}."
+    else:
+        told = f"There is no label yet, so nothing is known of the mean loss; {limit}."
+    console.print(f"{told} {found['requests']:,} answers have ended.")
     table = Table("when", "state", "share", "why", "who")
     for event in file.trail:
         table.add_row(

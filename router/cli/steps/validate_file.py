@@ -64,7 +64,7 @@ def trials_in_words(policy: ServedPolicy, canary: Path | None) -> list[str]:
         else:
             role = "tried" if policy.ref.name == found.plan.policy else "the base"
             lines.append(
-                f"It is {role} in a canary that is {found.status.value}: it decides {share:.0%} of the requests."
+                f"It is {role} in a canary that is {found.status.value}: it decides {100 * share:g} % of the requests."
             )
     return lines
 

@@ -74,7 +74,7 @@ def test_a_good_canary_is_widened_step_by_step_and_promoted_and_every_step_is_to
     assert [event.share for event in told if event.status is CanaryStatus.RUNNING] == [0.25, 0.5, 1.0]
     assert told[-1].status is CanaryStatus.PROMOTED
     assert {event.at for event in told} == {7.0}
-    assert "labels: the mean loss lies between" in told[-1].why
+    assert "labels show that the mean loss is less than 0.04" in told[-1].why
     assert all(canary.policy_for(key) == "new" for key in KEYS[:50])
 
 
@@ -152,6 +152,9 @@ def test_a_canary_survives_a_restart() -> None:
         {"steps": (0.5, 0.5)},
         {"steps": (0.0, 1.0)},
         {"steps": (0.5, 1.5)},
+        {"steps": (0.00001, 1.0)},
+        {"policy": ""},
+        {"base": 5},
         {"labels_per_step": 0},
         {"policy": "old"},
     ],

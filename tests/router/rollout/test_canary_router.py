@@ -102,6 +102,7 @@ def test_a_file_that_is_broken_leaves_the_canary_and_one_that_is_gone_ends_it(
     assert f"the canary in {service.state} cannot be used, and the last good state stays" in caplog.text
     service.state.unlink()
     service.look()
+    assert "there is no such file, so the policies that serve decide everything" in caplog.text
     assert set(service.decided_by(5)) == {"old"}
     service.state.write_bytes(whole)
     service.look()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,10 @@ def test_a_damaged_canary_is_told_in_words_and_not_in_those_of_python(
     ("arguments", "message"),
     [
         (("status", "--state", "none.json"), "there is no canary none.json"),
-        (("start", "old", "--base", "old", "--max-loss", "0.1"), "another policy"),
+        (("start", "old", "--base", "old", "--max-loss", "0.1"), "a canary tries another one"),
+        (("start", "", "--base", "old", "--max-loss", "0.1"), "needs the names of two policies"),
+        (("start", "new", "--base", "old", "--max-loss", "0.99"), "-1<x<0.98"),
+        (("start", "new", "--base", "old", "--max-loss", "0.1", "--share", "0.001"), "0.01<=x<=100"),
         (("start", "new", "--base", "old", "--max-loss", "2"), "max-loss"),
         (("start", "new", "--base", "old", "--max-loss", "0.1", "--share", "0"), "share"),
     ],
@@ -192,6 +196,66 @@ def test_a_file_that_is_no_canary_is_refused_with_its_name(tmp_path: Path, conte
     done = run("status", "--state", state)
     assert done.exit_code == 1
     assert "canary.json" in done.output
+    assert "without it the policy that serves decides everything" in done.output
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda plain: plain.update(trail=[1]),
+        lambda plain: plain["trail"][0].update(at="noon"),
+        lambda plain: plain["trail"][0].update(at=1e300),
+        lambda plain: plain["trail"][0].pop("why"),
+        lambda plain: plain.update(read_until=float("nan")),
+        lambda plain: plain["canary"].update(status="asleep"),
+        lambda plain: plain["canary"]["plan"].update(policy=5),
+    ],
+)
+def test_a_damaged_canary_is_told_in_one_line_with_what_to_do(trial: Trial, spoil: Callable[[Any], Any]) -> None:
+    plain = json.loads(trial.state.read_bytes())
+    spoil(plain)
+    trial.state.write_text(json.dumps(plain))
+    done = run("status", "--state", trial.state)
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: the canary {trial.state}")
+    assert "Restore it from a backup, or remove it" in line
+
+
+def test_a_canary_of_a_newer_program_says_so(trial: Trial) -> None:
+    trial.state.write_text(trial.state.read_text().replace("elle.canary/1", "elle.canary/2"))
+    assert (
+        "is a canary of a newer program, 'elle.canary/2'; update elle-router"
+        in run("status", "--state", trial.state).stderr
+    )
+
+
+def test_force_replaces_a_spoiled_canary_and_no_other_file(trial: Trial, tmp_path: Path) -> None:
+    trial.state.write_bytes(trial.state.read_bytes()[:300])
+    assert trial.start("--force").exit_code == 0
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("schema: elle.policy/1\n")
+    done = run("start", "new", "--base", "old", "--max-loss", "0.02", "--state", policy, "--force")
+    assert done.exit_code == 1
+    assert "is no file of a canary, and --force replaces no other; give another --state" in done.stderr
+    assert policy.read_text() == "schema: elle.policy/1\n"
+
+
+def test_labels_that_say_nothing_are_told(trial: Trial) -> None:
+    trial.serve(3, drop=0.0)
+    rows = [json.loads(line) for line in trial.labels.read_text().splitlines()]
+    rows[0]["prompt_id"] = rows[1]["prompt_id"] = "elsewhere"
+    trial.labels.write_text("\n".join(json.dumps(row) for row in rows if row is not rows[-1]))
+    asked = ("step", "--state", trial.state, "--ledger", trial.settings.place, "--reference", "large")
+    said = run(*asked, "--labels", trial.labels).stdout
+    assert "Labels of 1 prompt_ids are left out, such as 'elsewhere': they are no decisions of new" in said
+    assert "1 decisions are graded, but not for both the candidate that was chosen and large" in said
+    assert len(json.loads(trial.step("--labels", trial.labels).stdout)["left_out"]) == 2
+    assert trial.status()["labels"] == 1
+
+
+def test_without_labels_nothing_is_said_of_the_loss(trial: Trial) -> None:
+    assert "There is no label yet, so nothing is known of the mean loss" in run("status", "--state", trial.state).stdout
 
 
 def test_what_a_user_wrote_is_shown_as_it_is_and_never_as_markup(trial: Trial) -> None:
