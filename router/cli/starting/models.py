@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +18,71 @@ from router.policies.policy_file import read_policy_file
 #: The length of a canned answer in tokens.
 _CANNED_TOKENS = 18
 
-#: Prices of simulated models whose names LiteLLM's table does not have, in USD per million tokens, in and out.
+#: Made-up prices of simulated models, in USD per million tokens, in and out.
 _OFFLINE_PRICES = {"weak": (0.15, 0.6), "strong": (2.5, 10.0)}
 
 
-def two_candidates(weak: str, strong: str, policy: Path | None, *, offline: bool) -> tuple[Candidate, Candidate]:
+def two_candidates(
+    weak: str, strong: str, policy: Path | None, note: Callable[[str], None], *, offline: bool
+) -> tuple[Candidate, Candidate]:
     """Return the candidates for the weak and the strong model.
 
     Each name is that of a candidate in the policy file, or a LiteLLM model string. Offline the built-in upstream
-    answers under these names. Raises ConfigError for a name that is neither, and DataError for the same name twice.
+    answers under these names. `note` is told of a model whose prices are not known. Raises ConfigError for a name that
+    is neither, and DataError for the same model twice.
     """
-    if weak == strong:
-        raise DataError(f"--weak and --strong must be two different models, got {weak!r} twice.")
-    if policy is not None and not offline:
-        panel = Panel(read_policy_file(policy).candidates)
-        return panel.member(weak), panel.member(strong)
-    found = []
-    for role, model in (("weak", weak), ("strong", strong)):
-        short, long = _name(model.rpartition("/")[2]), _name(model)
-        name = long if _name(weak.rpartition("/")[2]) == _name(strong.rpartition("/")[2]) else short
-        fields: dict[str, Any] = {"name": name, "model": model, "prices": "litellm"}
-        prices = _prices(Candidate.model_validate(fields))
-        if offline:
-            canned = {"api_base": CANNED_UPSTREAM, "expected_output_tokens": _CANNED_TOKENS}
-            fields |= {"model": f"openai/simulated-{role}", **canned}
-            prices = prices or Prices(
-                input_usd_per_million_tokens=_OFFLINE_PRICES[role][0],
-                output_usd_per_million_tokens=_OFFLINE_PRICES[role][1],
-            )
-        found.append(Candidate.model_validate({**fields, "prices": prices}))
-    return found[0], found[1]
+    panel = None if policy is None else Panel(read_policy_file(policy).candidates)
+    if panel is None:
+        named = {"weak": _of_model(weak, other=strong), "strong": _of_model(strong, other=weak)}
+    else:
+        named = {"weak": panel.member(weak), "strong": panel.member(strong)}
+    if weak == strong or named["weak"] == named["strong"]:
+        raise DataError(f"--weak and --strong must be two different models, got {strong!r} twice.")
+    if offline:
+        named = {role: _simulated(role, candidate, note) for role, candidate in named.items()}
+    elif panel is None:
+        named = {role: _priced(candidate, note) for role, candidate in named.items()}
+    return named["weak"], named["strong"]
 
 
-def _prices(candidate: Candidate) -> Prices | None:
+def _of_model(model: str, *, other: str) -> Candidate:
+    short, long = _name(model.rpartition("/")[2]), _name(model)
+    name = long if _name(other.rpartition("/")[2]) == short else short
+    return Candidate.model_validate({"name": name, "model": model, "prices": "litellm"})
+
+
+def _simulated(role: str, candidate: Candidate, note: Callable[[str], None]) -> Candidate:
+    """Return the candidate that answers in place of another one, at the same prices if they are known."""
+    prices, why = _prices(candidate)
+    if prices is None:
+        cheap, dear = _OFFLINE_PRICES[role]
+        prices = Prices(input_usd_per_million_tokens=cheap, output_usd_per_million_tokens=dear)
+        note(
+            f"{why} {_PRICES_WANTED} Until then a made-up price counts: {cheap:g} USD per million tokens in, and "
+            f"{dear:g} out."
+        )
+    fields: dict[str, Any] = {"name": candidate.name, "probe_model": candidate.probe_model, "prices": prices}
+    canned = {"api_base": CANNED_UPSTREAM, "expected_output_tokens": _CANNED_TOKENS}
+    return Candidate.model_validate({**fields, **canned, "model": f"openai/simulated-{role}"})
+
+
+def _priced(candidate: Candidate, note: Callable[[str], None]) -> Candidate:
+    """Return the candidate with the prices that LiteLLM's table has, or with none."""
+    prices, why = _prices(candidate)
+    if prices is None:
+        note(f"{why} {_PRICES_WANTED}")
+    return candidate.model_copy(update={"prices": prices})
+
+
+_PRICES_WANTED = "To give them, describe both models in a policy file, and name it by --policy."
+
+
+def _prices(candidate: Candidate) -> tuple[Prices | None, str]:
+    """Return the prices of a candidate, or why they are not known."""
     try:
-        return resolve_prices(candidate)
-    except ConfigError:
-        return None
+        return resolve_prices(candidate), f"{candidate.described} states no prices."
+    except ConfigError as error:
+        return None, str(error)
 
 
 def _name(model: str) -> str:

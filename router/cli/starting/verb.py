@@ -109,7 +109,7 @@ def _start_options(log: Path, options: dict[str, Any], *, ask: bool) -> StartOpt
         names[role] = options.pop(role) or _asked(f"--{role}", question, ask=ask)
     if ask and not offline and options["budget_usd"] is None:
         options["budget_usd"] = click.prompt("The most USD to spend", type=FiniteRange(0, min_open=True), err=True)
-    weak, strong = two_candidates(names["weak"], names["strong"], policy, offline=offline)
+    weak, strong = two_candidates(names["weak"], names["strong"], policy, _say_note, offline=offline)
     max_loss, encoder_dir = options.pop("max_loss"), options["encoder_dir"]
     collecting = collect_options(None, options)
     if offline and collecting.graders:
@@ -128,6 +128,10 @@ def _asked(option: str, question: str, *, ask: bool) -> str:
     if not ask:
         raise click.UsageError(f"give {option}; there is no terminal to ask on.")
     return str(click.prompt(question, err=True))
+
+
+def _say_note(note: str) -> None:
+    click.echo(f"note: {note}", err=True)
 
 
 def _say_step(step: StepDone, *, err: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from router.errors import ConfigError
 from router.policies.candidates.candidate import Candidate, Prices
+from router.quoting import did_you_mean
 
 
 def resolve_prices(candidate: Candidate) -> Prices | None:
@@ -22,10 +23,11 @@ def resolve_prices(candidate: Candidate) -> Prices | None:
     if candidate.prices != "litellm":
         return candidate.prices
     entry = _in_tier(litellm_model_info(candidate.model), candidate.params.service_tier)
-    if not entry or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:
+    if not entry or not _has_prices(entry):
         raise ConfigError(
             f"candidate {candidate.name!r}: LiteLLM's table has no prices for {candidate.model!r}; state "
-            f"input_usd_per_million_tokens and output_usd_per_million_tokens under `prices`."
+            "input_usd_per_million_tokens and output_usd_per_million_tokens under `prices`."
+            f"{_near_model(candidate.model)}"
         )
     cached = entry.get("cache_read_input_token_cost")
     return Prices(
@@ -33,6 +35,23 @@ def resolve_prices(candidate: Candidate) -> Prices | None:
         output_usd_per_million_tokens=float(entry["output_cost_per_token"]) * 1e6,
         cached_input_usd_per_million_tokens=float(cached) * 1e6 if cached is not None else None,
     )
+
+
+def _has_prices(entry: Mapping[str, Any]) -> bool:
+    return "input_cost_per_token" in entry and "output_cost_per_token" in entry
+
+
+def _near_model(model: str) -> str:
+    """Return a question with the nearest model of the same provider that has prices, for the end of a message."""
+    # The table has the models of some providers with the provider's prefix, and those of others without it.
+    priced = {name: entry.get("litellm_provider") for name, entry in _litellm_table().items() if _has_prices(entry)}
+    full = {name if "/" in name else f"{provider}/{name}" for name, provider in priced.items()}
+    prefix = f"{model.partition('/')[0]}/"
+    if "/" not in model:
+        full = {name for name in priced if "/" not in name}
+    elif same := {name for name in full if name.startswith(prefix)}:
+        full = same
+    return did_you_mean(model, sorted(full), cutoff=0.75)
 
 
 def _in_tier(entry: Mapping[str, Any] | None, tier: str | None) -> Mapping[str, Any] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from router.answering.canned import RIGHT, SIMULATED, WRONG, canned_text, is_right
@@ -158,6 +159,7 @@ def test_a_budget_that_is_too_small_for_enough_prompts_says_so_and_a_larger_one_
     [
         ((), ("--offline",), 2, "give --strong; there is no terminal to ask on"),
         (("one", "one"), ("--offline",), 1, "must be two different models"),
+        (("strong", "openai/strong"), ("--policy", "models.yaml"), 1, "must be two different models"),
         (("a", "b"), ("--offline", "--grader", "exact"), 2, "leave --grader out"),
         (("strnog", "tiny"), ("--policy", "models.yaml"), 1, "Did you mean strong?"),
     ],
@@ -171,6 +173,61 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert done.exit_code == status
     assert message in done.stderr
     assert not (tmp_path / "first").exists()
+
+
+@pytest.mark.parametrize(
+    ("models", "near", "made_up"),
+    [
+        (("gpt5", "gpt-5-minni"), ("gpt-5", "gpt-5-mini"), ("2.5", "0.15")),
+        (("openai/gpt5", "openai/gpt-5-mini"), ("openai/gpt-5",), ("2.5",)),
+        (("anthropic/claud-sonnet-4-5", "gpt-5-mini"), ("anthropic/claude-sonnet-4-5",), ("2.5",)),
+        (("big", "small"), (), ("2.5", "0.15")),
+        (("gpt-5", "gpt-5-mini"), (), ()),
+    ],
+)
+def test_a_model_without_known_prices_is_told_with_the_nearest_one_and_the_price_that_counts(
+    tmp_path: Path, models: tuple[str, str], near: tuple[str, ...], made_up: tuple[str, ...]
+) -> None:
+    done = start(tmp_path, "--offline", models=models, n=1)
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert len(notes) == len(made_up)
+    assert all("name it by --policy" in note for note in notes)
+    assert {word for word in near if any(f"Did you mean {word}?" in note for note in notes)} == set(near)
+    assert ("Did you mean" in done.stderr) == bool(near)
+    assert all(any(f"counts: {price} USD per million tokens in" in note for note in notes) for price in made_up)
+
+
+def test_real_models_without_known_prices_are_told_and_have_none(tmp_path: Path) -> None:
+    done = start(tmp_path, models=("openai/gpt5", "openai/gpt-5-mini"), n=1)
+    (note,) = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert note.startswith("note: candidate 'gpt5': LiteLLM's table has no prices for 'openai/gpt5'; state ")
+    assert note.endswith(
+        " Did you mean openai/gpt-5? To give them, describe both models in a policy file, and name it by --policy."
+    )
+
+
+def test_offline_the_prices_are_those_of_the_policy_file(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text(
+        """
+schema: elle.policy/1
+name: mine
+candidates:
+- name: small
+  model: openai/mine-1
+  api_key_env: MINE
+  prices: {input_usd_per_million_tokens: 7, output_usd_per_million_tokens: 8}
+- {name: big, model: openai/mine-2, probe_model: large}
+rule: {kind: fixed, candidate: big}
+safe_default: big
+"""
+    )
+    done = start(tmp_path, "--offline", "--policy", tmp_path / "models.yaml", n=1)
+    small, big = yaml.safe_load((tmp_path / "first" / "candidates.yaml").read_text())["candidates"]
+    assert small["prices"] == {"input_usd_per_million_tokens": 7.0, "output_usd_per_million_tokens": 8.0}
+    assert (small["model"], small["api_base"], "api_key_env" in small) == ("openai/simulated-weak", "canned", False)
+    assert (big["probe_model"], big["prices"]["input_usd_per_million_tokens"]) == ("large", 2.5)
+    assert "note: candidate 'big' (openai/mine-2) states no prices. To give them" in done.stderr
+    assert done.stderr.count("\nnote: ") == 0
 
 
 def test_models_of_equal_quality_are_certified_without_a_report(
@@ -205,7 +262,18 @@ def test_a_log_that_cannot_be_read_is_named_with_what_is_wrong(
         log.mkdir()
     elif text is not None:
         log.write_text(text, "utf-8")
-    arguments = ["start", log, "--strong", "a", "--weak", "b", "--out", tmp_path / "first", "--offline", "--yes"]
+    arguments = [
+        "start",
+        log,
+        "--strong",
+        "gpt-5",
+        "--weak",
+        "gpt-5-mini",
+        "--out",
+        tmp_path / "first",
+        "--offline",
+        "--yes",
+    ]
     done = CliRunner().invoke(cli, [str(argument) for argument in arguments])
     assert done.exit_code == 1
     assert isinstance(done.exception, SystemExit)

@@ -57,7 +57,7 @@ class TestDeciding:
         decision = decide(router, scores)
         assert (decision.chosen, decision.reason, decision.abstained) == ("large", Reason.ABSTAINED, True)
         assert decision.score == ScoreUsed("Confidence", value, fault)
-        assert describe_reason(decision) == f"abstained: score Confidence {fault}"
+        assert describe_reason(decision) == f"abstained: score 'Confidence' {fault}"
 
     def test_overrides_work_as_with_a_probe(self, router: Router) -> None:
         assert decide(router, {"confidence": 0.6}, overrides={"min_gain": 0.1}).chosen == "large"
