@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ class CanaryEvidence:
 
     Three monitors can speak against the canary: the mean loss exceeds `max_loss`, errors are more frequent than
     `max_errors`, slow answers are more frequent than `MOST_SLOW`. A fourth speaks for it: that the mean loss is at
-    least `max_loss + slack` is refuted. See `probes.certificates.monitor` for the method.
+    least `max_loss + slack` is refuted now. See `probes.certificates.monitor` for the method.
 
     Args:
         max_loss: the largest mean loss against the reference that is acceptable, -1 to 1.
@@ -105,8 +106,11 @@ class CanaryEvidence:
 
     @property
     def is_good(self) -> bool:
-        """Whether the labels show that the mean loss is below `max_loss + slack`."""
-        return self._good.alarmed
+        """Whether all labels so far show that the mean loss is below `max_loss + slack`.
+
+        What earlier labels have shown does not count for ever: labels that lose take it back.
+        """
+        return self._good.log_wealth >= -math.log(self._good.alpha)
 
     def loss_interval(self) -> tuple[float, float]:
         """Return the interval, valid at all times, in which the mean loss lies."""

@@ -107,6 +107,19 @@ def test_it_pauses_while_the_evidence_is_inconclusive_and_goes_on_when_it_is_not
     assert canary.share > 0.05
 
 
+def test_labels_that_lose_take_back_what_earlier_ones_have_shown() -> None:
+    told: list[CanaryEvent] = []
+    canary = Canary(plan(labels_per_step=20), on_change=told.append)
+    rng = np.random.default_rng(4)
+    while canary.share == 0.05:
+        canary.label(drops(rng, -0.1, 1)[0])
+    for loss in drops(rng, 0.4, 400):
+        canary.label(loss)
+    assert canary.share in (0.25, 0.0)
+    assert [event.share for event in told if event.status is CanaryStatus.RUNNING] == [0.25]
+    assert told[-1].status is CanaryStatus.ROLLED_BACK
+
+
 def test_it_pauses_when_labels_stop_and_runs_when_they_come_again() -> None:
     canary = Canary(plan())
     canary.pause("no label for a day")
