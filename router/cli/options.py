@@ -67,10 +67,11 @@ PATH = _SystemPath(path_type=Path)
 class FiniteRange(click.FloatRange):
     """A number within bounds. NaN lies within all bounds, because it compares with nothing; here it is wrong usage."""
 
+    name = "number"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the value as a number."""
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
+        if not math.isfinite(number := super().convert(value, param, ctx)):
             self.fail(f"it must be a finite number, got {number}.", param, ctx)
         return number
 

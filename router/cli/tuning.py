@@ -16,6 +16,7 @@ from router.cli.options import (
     JSON,
     PATH,
     PRICES,
+    FiniteRange,
     GroupedCommand,
     engine_options,
     output_option,
@@ -261,7 +262,7 @@ _TUNE_GROUPS = {
 @PRICES
 @click.option(
     "--max-request-usd",
-    type=float,
+    type=FiniteRange(0, min_open=True),
     help="For a target on cost: the most that one request can cost. Default: the price of 32,768 input and 4,096 "
     "output tokens.",
 )

@@ -80,12 +80,17 @@ class LabelWatch:
         max_loss: the certified limit of the mean loss against the reference; None if nothing is certified, so that only
             the risks are watched.
         min_inclusion: the smallest chance with which any label was drawn, in (0, 1].
+
+    Attributes:
+        n_incomplete: requests whose loss is unknown, because the chosen candidate or the reference was not graded. What
+            is known of the certified loss is then too low, because requests that went to the reference lost nothing.
     """
 
     def __init__(self, reference: str, max_loss: float | None, *, min_inclusion: float = 1.0) -> None:
         self.reference = reference
         self.loss = None if max_loss is None else RiskMonitor(max_loss, 0.05, min_inclusion=min_inclusion)
         self.calibration: dict[str, CandidateCalibration] = {}
+        self.n_incomplete = 0
         self._min_inclusion = min_inclusion
 
     @classmethod
@@ -110,7 +115,9 @@ class LabelWatch:
         if not self._min_inclusion <= inclusion <= 1:
             raise ConfigError(f"inclusion must lie in [{self._min_inclusion:g}, 1], got {inclusion}.")
         drop = self._drop(decision.chosen, losses)
-        if self.loss is not None and drop is not None:
+        if drop is None:
+            self.n_incomplete += 1
+        elif self.loss is not None:
             self.loss.update(drop, inclusion)
         for one in decision.candidates:
             if one.candidate in losses and one.risk is not None:
@@ -141,6 +148,7 @@ class LabelWatch:
             "reference": self.reference,
             "min_inclusion": self._min_inclusion,
             "loss": self.loss.state() if self.loss else None,
+            "incomplete": self.n_incomplete,
             "calibration": {name: one.to_json() for name, one in self.calibration.items()},
         }
 
@@ -150,6 +158,7 @@ class LabelWatch:
         try:
             watch = cls(str(plain["reference"]), None, min_inclusion=float(plain["min_inclusion"]))
             watch.loss = RiskMonitor.from_state(plain["loss"]) if plain["loss"] else None
+            watch.n_incomplete = int(plain["incomplete"])
             read = CandidateCalibration.from_json
             watch.calibration = {str(name): read(one) for name, one in plain["calibration"].items()}
         except (AttributeError, DataError, KeyError, TypeError, ValueError, OverflowError) as error:

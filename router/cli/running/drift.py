@@ -62,6 +62,12 @@ def drift_verb(
     )
 
     settings = drift_options.drift_settings(rest)
+    source = click.get_current_context().get_parameter_source("ledger")
+    if state is not None and source is click.core.ParameterSource.ENVIRONMENT:
+        # What is asked for by an option goes before what the environment says.
+        ledger = None
+    if state is not None and ledger is not None:
+        raise click.UsageError("give --state or --ledger, not both.")
     if (state is None) == (ledger is None) and not (labels and state is None):
         raise click.UsageError("give --state or --ledger, or --labels with --policy.")
     if bool(labels) != (policy_file is not None):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probes.certificates.monitor import RiskMonitor
 from router.deciding.pipeline import Router
 from router.decision import ArtifactRef, CandidateRisk, NearKind, NearKinds, Reason, RoutingDecision, Timings
 from router.drift.block import Block
@@ -155,6 +156,7 @@ def _labels_to_dict(labels: LabelWatch) -> dict[str, Any]:
             "interval": list(loss.interval()),
             "p_value": loss.p_value,
             "exceeded": loss.alarmed,
+            "left_out": labels.n_incomplete,
         },
         "candidates": {
             name: {
@@ -184,7 +186,23 @@ def print_drift(watches: Mapping[str, TrafficWatch], labels: LabelWatch | None, 
         for name, one in labels.calibration.items():
             means = f"mean risk {one.risk / one.n:.3f}, mean loss {one.loss / one.n:.3f}"
             console.print(f"{name}: {one.n} labels, {means}.")
+        if labels.loss is not None:
+            console.print(_certified_loss(labels.loss, labels))
         console.print("\n".join(labels.problems) or "The labels speak against nothing.")
+
+
+def _certified_loss(loss: RiskMonitor, labels: LabelWatch) -> str:
+    """Return what the labels say of the certified loss, and whether some say nothing of it."""
+    low, high = loss.interval()
+    said = f"Certified loss against {labels.reference}: at most {loss.limit:g}."
+    if loss.n:
+        said += f" By {loss.n:,} requests it lies between {low:.3f} and {high:.3f} (95 % sure)."
+    if labels.n_incomplete:
+        said += (
+            f" {labels.n_incomplete:,} requests are left out, because not both the chosen candidate and "
+            f"{labels.reference} are graded. Grade both, or the loss that is seen is too low."
+        )
+    return said
 
 
 def _print_comparisons(watch: TrafficWatch, console: Console) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from router.cli.options import ENCODER_DIR, JSON, PATH, PROBE, GroupedCommand, new_folder, seed_option
+from router.cli.options import ENCODER_DIR, JSON, PATH, PROBE, FiniteRange, GroupedCommand, new_folder, seed_option
 from router.cli.output import NOT_CERTIFIED, print_json, progress_bar, stdout
 from router.cli.running.ledger_options import LEDGER_PLACE, seconds, since_option
 
@@ -49,7 +49,7 @@ _GROUPS = {
     metavar="FILE",
     help="Merge all of LABELS, and certify with all rows of this file. Repeatable.",
 )
-@click.option("--max-request-usd", type=float, help="As in `elle tune`, for a target on cost.")
+@click.option("--max-request-usd", type=FiniteRange(0, min_open=True), help="As in `elle tune`, for a target on cost.")
 @click.option("--allow-uncertified", is_flag=True, help="Write a policy without a certificate if none is possible.")
 @seed_option("The seed of the folds and of the rows that are set aside.")
 @ENCODER_DIR
@@ -69,6 +69,8 @@ def recalibrate_verb(as_json: bool, ledger: str | None, since: datetime.datetime
         raise click.UsageError("give --holdout or --calibration, because with a file of its own nothing is set aside.")
     if options["calibration"] and options["policy"] is None:
         raise click.UsageError("--calibration certifies a policy; give --policy.")
+    if ledger is None and since is not None:
+        raise click.UsageError("--since chooses grades of a ledger; give --ledger.")
     if ledger is None and not options["labels"]:
         raise click.UsageError("give files of LABELS, or --ledger.")
     with labels_of_ledger(ledger, seconds(since), options["out"]) as files, progress_bar("encoding") as on_progress:

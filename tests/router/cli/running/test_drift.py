@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from router.cli.main import cli
+from router.cli.steps.drift_files import drift_to_dict, print_drift
 from router.deciding import pipeline
+from router.drift.label_watch import LabelWatch
 from router.drift.settings import DriftSettings
 from router.drift.watch import DriftWatch
 from router.ledger.opening import open_ledger
@@ -79,6 +83,25 @@ def test_a_ledger_that_is_replayed_says_the_same_as_the_state(tmp_path: Path, st
     assert replayed["traffic"][0]["signals"] == kept["traffic"][0]["signals"]
 
 
+def test_a_ledger_of_the_environment_gives_way_to_a_state(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELLE_LEDGER", "elsewhere.db")
+    assert run("--state", state, *BLOCKS).exit_code == 3
+
+
+@pytest.mark.parametrize(("n_graded", "left_out"), [(400, 0), (100, 300)])
+def test_the_certified_loss_is_told_with_what_says_nothing_of_it(n_graded: int, left_out: int) -> None:
+    watch = LabelWatch("large", 0.1)
+    for number in range(400):
+        losses = {"small": 0.0} | ({"large": 0.0} if number < n_graded else {})
+        watch.add(decision(chosen="small"), losses)
+    told = io.StringIO()
+    print_drift({}, watch, Console(file=told, width=1000))
+    assert f"Certified loss against large: at most 0.1. By {n_graded} requests it lies between" in told.getvalue()
+    assert (f"{left_out} requests are left out" in told.getvalue()) is bool(left_out)
+    certified = drift_to_dict({}, watch)["labels"]["certified_loss"]
+    assert certified["left_out"] == LabelWatch.from_json(watch.to_json()).n_incomplete == left_out
+
+
 def test_labels_that_agree_with_the_risks_speak_against_nothing_and_others_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +133,8 @@ def test_labels_that_agree_with_the_risks_speak_against_nothing_and_others_do(
     [
         ((), "give --state or --ledger"),
         (("--state", "missing.json"), "there is no drift state missing.json"),
-        (("--state", "a", "--ledger", "b"), "give --state or --ledger"),
+        (("--state", "a", "--ledger", "b"), "give --state or --ledger, not both"),
+        (("--state", "a", "--drift-block-hours", "day"), "'day' is not a valid number"),
         (("--labels", "x.jsonl"), "need each other"),
         (("--ledger", "missing.db"), "missing.db"),
     ],

@@ -216,3 +216,18 @@ def test_a_folder_that_exists_and_a_probe_without_statistics_are_refused(served:
     bare = run("recalibrate", tmp_path / "p", served / "later.jsonl", "--out", tmp_path / "n")
     assert "Fit that probe again with --keep-statistics" in bare.output
     assert not (tmp_path / "n").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        (("--since", "2026-11-01"), "--since chooses grades of a ledger"),
+        (("--max-request-usd", "nan"), "finite number"),
+    ],
+)
+def test_an_option_that_would_say_nothing_is_wrong_usage(
+    served: Path, tmp_path: Path, option: tuple[str, str], why: str
+) -> None:
+    done = run("recalibrate", served / "probe", served / "later.jsonl", "--out", tmp_path / "new", *option)
+    assert done.exit_code == 2
+    assert why in done.output
