@@ -127,8 +127,8 @@ def serve_on_ray(settings: ServerSettings, scale: Scale, on_ready: Callable[[str
 
     on_ready: is called with the address of gRPC once a replica decides.
 
-    Raises ConfigError for settings that do not go together or policies that cannot be used, and DataError if Ray is not
-    installed.
+    Raises ConfigError for settings that do not go together or policies that cannot be used, and if Ray cannot start the
+    replicas; DataError if Ray is not installed.
     """
     require_fit(settings)
     from probes.shards.ray_cluster import ray_cluster, variables_before
@@ -149,7 +149,7 @@ def serve_on_ray(settings: ServerSettings, scale: Scale, on_ready: Callable[[str
             grpc_options=gRPCOptions(**ingress_options(settings, port)),
         )
         try:
-            serve.run(deployed(settings, scale, variables), name=NAME, route_prefix=_ROUTE)
+            _run(settings, scale, variables)
             on_ready(f"127.0.0.1:{port}")
             while not ended.wait(0.2):
                 if hangup.is_set():
@@ -161,16 +161,33 @@ def serve_on_ray(settings: ServerSettings, scale: Scale, on_ready: Callable[[str
 
 def _redeploy(settings: ServerSettings, scale: Scale, variables: dict[str, str | None]) -> None:
     """Deploy again: as only `user_config` can differ, the replicas stay and load its policies."""
-    from ray import serve
-
     try:
         # Ray Serve would end replicas that cannot load what they are given.
         load_policies(settings.policies or (DEFAULT_POLICY,))
     except (RouterError, ProbesError) as error:
         log.error("SIGHUP: the policies were not replaced: %s", mask_secrets(str(error)))  # noqa: TRY400 - it says all
         return
-    serve.run(deployed(settings, scale, variables), name=NAME, route_prefix=_ROUTE)
+    try:
+        _run(settings, scale, variables)
+    except ConfigError as error:
+        # The replicas that decide go on. One that starts meanwhile and finds a file spoiled again is what Ray gives up.
+        log.error("SIGHUP: not every replica has the policies; mend them and send SIGHUP again: %s", error)  # noqa: TRY400
+        return
     log.warning("SIGHUP: the replicas have loaded the policies again")
+
+
+def _run(settings: ServerSettings, scale: Scale, variables: dict[str, str | None]) -> None:
+    """Deploy the application, and wait until its replicas decide. Raise ConfigError if they cannot."""
+    from ray import serve
+
+    try:
+        serve.run(deployed(settings, scale, variables), name=NAME, route_prefix=_ROUTE)
+    except OSError as error:
+        raise ConfigError(f"a policy cannot be read: {error}") from error
+    except RuntimeError as error:
+        raise ConfigError(
+            f"Ray gave up starting replicas, whose own log says why (`ray logs`): {mask_secrets(str(error))}"
+        ) from error
 
 
 def _free_port() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from router.pb import router_service_pb2 as pb
 from router.pb import router_service_pb2_grpc as pb_grpc
 from router.policies.loading import DEFAULT_POLICY
 from router.serving.grpc_options import MAX_REQUEST_BYTES
+from router.serving.on_ray import application
 from router.serving.on_ray.application import ingress_options, require_fit
 from router.serving.on_ray.ingress import add_to_ingress
 from router.serving.on_ray.proxied_call import ProxiedMethods
@@ -276,6 +278,22 @@ def served(address: str) -> str:
         return client.get_policy().policy.digest
 
 
+@pytest.mark.parametrize("fault", [RuntimeError("Deploying application elle failed"), FileNotFoundError("my.yaml")])
+def test_a_deployment_that_ray_gives_up_leaves_the_service_running(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(serve=SimpleNamespace(run=run)))
+    monkeypatch.setattr(application, "deployed", lambda *_: None)
+    application._redeploy(ServerSettings(), application.Scale(), {})
+    assert "not every replica has the policies" in caplog.text
+    assert str(fault) in caplog.text
+    with pytest.raises(ConfigError, match=str(fault)):
+        application._run(ServerSettings(), application.Scale(), {})
+
+
 @NEEDS_RAY
 def test_a_new_policy_decides_without_a_restart(on_ray: Service, policy: Path) -> None:
     """SIGHUP hands the file to every replica by `user_config`; a file that cannot be used changes nothing."""
@@ -284,6 +302,8 @@ def test_a_new_policy_decides_without_a_restart(on_ray: Service, policy: Path) -
     policy.write_text(good.replace("[0.102, 0.244]", "[0.2, 0.3]"), "utf-8")
     on_ray.ask_to_end(signal.SIGHUP)
     wait_until(lambda: served(on_ray.address) != before)
+    # A replica that starts before that would find the file that is spoiled next.
+    wait_until(lambda: "have loaded the policies again" in on_ray.text)
     after = served(on_ray.address)
     policy.write_text("schema: none of ours", "utf-8")
     on_ray.ask_to_end(signal.SIGHUP)
