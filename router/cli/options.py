@@ -22,7 +22,6 @@ from router.cli.output import remember_json
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-
 #: What click asks for the values that begin with the text that is typed so far.
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -50,9 +49,12 @@ GRADER_NAMES = names_in("router.collecting.graders.naming", "grader_names")
 
 
 class _SystemPath(click.Path):
-    """A path that the system can have: one that is too long, or holds NUL, is wrong usage."""
+    """A path that the system can have: one that is empty or too long, or holds NUL, is wrong usage."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        # Python takes an empty path, which is what a shell makes of a variable that is not set, for this folder.
+        if not str(value):
+            self.fail("it is empty; give a path.", param, ctx)
         path = Path(str(super().convert(value, param, ctx)))
         try:
             path.exists()
@@ -215,10 +217,8 @@ _ASKING = (
     click.option("--yes", is_flag=True, help="Do not ask before the first call."),
 )
 
-
 #: Gives a command the options of verbs that ask models.
 asking_options = with_options(*_ASKING)
-
 
 COLUMNS = click.option(
     "--column",

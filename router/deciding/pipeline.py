@@ -330,6 +330,8 @@ def _no_policy(name: str, known: Collection[str]) -> str:
     policy, _, profile = name.partition(":")
     if profile and policy in known:
         profiles = [other.partition(":")[2] for other in known if other.startswith(f"{policy}:")]
-        return f"policy {policy} has no profile {quoted(profile)}; it has {', '.join(profiles) or 'none at all'}."
+        return (
+            f"policy {quoted(policy)} has no profile {quoted(profile)}; it has {', '.join(profiles) or 'none at all'}."
+        )
     hint = did_you_mean(name, known) if len(name) <= MAX_QUOTED_CHARACTERS else ""
     return f"policy must be one of {', '.join(known)}, got {quoted(name)}.{hint}"

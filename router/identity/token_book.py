@@ -19,7 +19,7 @@ import pydantic
 
 from probes.atomic_write import write_file
 from probes.bounded.files import read_bounded
-from probes.bounded.text import not_there, os_fault
+from probes.bounded.text import decode_json, decode_text, not_there, os_fault
 from router.errors import ConfigError
 from router.identity.principal import NO_LIMITS, Principal, Scope, TokenLimits
 from router.quoting import quoted
@@ -123,7 +123,12 @@ class TokenBook:
             fault = os_fault(error) if isinstance(error, OSError) else error
             raise ConfigError(f"the file of tokens {path} cannot be read: {fault}.") from error
         try:
-            return cls(_TokenFile.model_validate_json(raw).tokens)
+            text = decode_text(raw)
+            decode_json(text)
+        except ValueError as error:
+            raise ConfigError(f"the file of tokens {path} must be JSON: {error}.") from error
+        try:
+            return cls(_TokenFile.model_validate_json(text).tokens)
         except pydantic.ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
             place = f" at {'.'.join(map(str, first['loc']))}" if first["loc"] else ""

@@ -78,12 +78,12 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
 
 
 def driver_words(error: sa.exc.SQLAlchemyError) -> str:
-    """Return in one line what the driver of the database says, as in `OperationalError: no such table: decisions`."""
+    """Return in one line what the driver of the database says, as in `no such table: decisions`."""
     cause = getattr(error, "orig", None)
     if cause is None:
         # SQLAlchemy's own message quotes the statement and its values; that of the driver does not.
         return type(error).__name__
-    return f"{type(cause).__name__}: {next(iter(str(cause).strip().splitlines()), '')}"
+    return next(iter(str(cause).strip().splitlines()), type(cause).__name__)
 
 
 def migrate(engine: sa.Engine) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from probes.bounded.text import not_there
 from router.errors import ConfigError
 from router.ledger.settings import DatabaseSettings, LedgerSettings
 
@@ -52,7 +53,8 @@ def require_exists(settings: LedgerSettings) -> None:
 
     settings.require_no_folder()
     if settings.is_sqlite and not Path(settings.place).is_file():
-        raise ConfigError(f"there is no ledger {settings.place}; `elle serve --ledger {settings.place}` makes one.")
+        fault = not_there(Path(settings.place))
+        raise ConfigError(f"the ledger {settings.place} {fault}; `elle serve --ledger {settings.place}` makes one.")
 
 
 def migrate_ledger(settings: LedgerSettings) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.atomic_write import write_file
-from probes.bounded.text import decode_json, fields_fault, os_fault
+from probes.bounded.text import decode_json, fields_fault, not_there, os_fault
 from router.asking.session_ids import session_id_of
 from router.errors import ConfigError
 from router.quoting import quoted
@@ -83,7 +83,7 @@ def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None =
             raise ConfigError(f"{path} is larger than {_MOST_BYTES:,} bytes; it is no canary. {_ANEW}")
         plain: Any = decode_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise ConfigError(f"there is no canary {path}; begin one with `elle canary start`.") from error
+        raise ConfigError(f"the canary {path} {not_there(path)}; begin one with `elle canary start`.") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"the canary {path} cannot be read: {os_fault(error)}. {_ANEW}") from error
     schema = plain.get("schema") if isinstance(plain, Mapping) else None

@@ -38,12 +38,19 @@ EXPECT = click.option(
 )
 
 
-def _open(store: str) -> VersionStore:
+def _open(store: str, *, makes: bool = False) -> VersionStore:
+    """Return the store at a place. makes: whether a directory that does not exist becomes a store."""
+    from probes.bounded.text import not_there
     from router.errors import ConfigError
     from router.versions.opening import store_at
 
     if not store.strip():
         raise ConfigError("--store must name a directory or a database, got an empty text.")
+    place = Path(store)
+    if not makes and "://" not in store and not place.exists():
+        raise ConfigError(
+            f"the store {store} {not_there(place)}; `elle policy activate FILE --store {store}` makes it."
+        )
     return store_at(store)
 
 
@@ -197,7 +204,7 @@ def policy_activate_verb(what: str, store: str, encoder_dir: Path | None, as_jso
     """
     from router.versions.store import activate
 
-    opened = _open(store)
+    opened = _open(store, makes=True)
     _, version = _checked(opened, what, encoder_dir, keep=True)
     assert version is not None  # noqa: S101  (it was kept)
     _say(activate(opened, version, _wish(**wish)), as_json)

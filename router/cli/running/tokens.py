@@ -115,6 +115,7 @@ def list_verb(tokens: Path, as_json: bool) -> None:
 @JSON
 def revoke_verb(token: str, tokens: Path, as_json: bool) -> None:
     """Revoke TOKEN, which is the id or the name of one. A running service refuses it within seconds."""
+    TokenBook.load(tokens)  # Without a file there is nothing to revoke; `changing` would begin one.
     with changing(tokens) as known:
         index = next((i for i, one in enumerate(known) if token in (one.id, one.name)), None)
         if index is None:

@@ -76,10 +76,10 @@ def read_rows(path: Path, on_bad_row: OnBadRow = refuse, *, old_windows: bool = 
         ".jsonl": _read_json_lines, ".ndjson": _read_json_lines, ".json": _read_json,
         ".csv": read_csv, ".tsv": read_csv, ".parquet": _read_parquet,
     }  # fmt: skip
-    if suffix not in readers:
-        raise DataError(f"{path} must end in {', '.join(SUFFIXES)}; got {suffix or 'no suffix'}.{_way_out(suffix)}")
     if (fault := path_fault(path)) is not None:
         raise DataError(f"data file {path} {fault}.")
+    if suffix not in readers:
+        raise DataError(f"{path} must end in {', '.join(SUFFIXES)}; got {suffix or 'no suffix'}.{_way_out(suffix)}")
     try:
         return readers[suffix](path, on_bad_row)
     except OSError as error:

@@ -81,7 +81,7 @@ def test_the_page_shows_what_is_tried_and_watched(tmp_path: Path) -> None:
     file = CanaryFile(path, canary)
     with served_page(tmp_path, canary=path) as served:
         missing = httpx.get(served.url).text
-        assert "there is no canary" in missing
+        assert "does not exist; begin one" in missing
         file.note(CanaryEvent(EXPIRED, CanaryStatus.RUNNING, 0.05, "begun <b>"), "me")
         file.save()
         told, shown = httpx.get(f"{served.url}/status.json").json(), httpx.get(served.url).text

@@ -25,11 +25,18 @@ from router.cli.starting.start import Start
         (("decide", "--policy", "polcy.yaml", "hi"), "policy.yaml"),
         (("policy", "validate", "polcy.yaml", "--store", "store"), "policy.yaml"),
         (("fit", "outcome.jsonl", "--out", "new"), "outcomes.jsonl"),
+        (("fit", "outcomesjsonl", "--out", "new"), "outcomes.jsonl"),
         (("import", "outcome.jsonl", "--out", "new.jsonl"), "outcomes.jsonl"),
         (("fit-pairs", "data/pars.npz", "--out", "new"), "data/pairs.npz"),
         (("fit-pairs", "dat/pairs.npz", "--out", "new"), "data/pairs.npz"),
         (("evaluate", "prob", "outcomes.jsonl", "--weak", "a", "--strong", "b"), "probe/probe.json"),
         (("token", "list", "--tokens", "token.json"), "tokens.json"),
+        (("token", "revoke", "me", "--tokens", "token.json"), "tokens.json"),
+        (("ledger", "stats", "--ledger", "ledgr.db"), "ledger.db"),
+        (("canary", "status", "--state", "canry.json"), "canary.json"),
+        (("policy", "list", "--store", "stre"), "store"),
+        (("policy", "validate", "policy.yaml", "--store", "stre"), "store"),
+        (("policy", "rollback", "default", "--reason", "x", "--store", "stre"), "store"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else value,
 )
@@ -37,12 +44,53 @@ def test_a_mistyped_path_is_answered_with_the_one_that_is_there(
     words: tuple[str, ...], meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("policy.yaml", "outcomes.jsonl", "tokens.json", "data/pairs.npz", "probe/probe.json"):
+    files = ("policy.yaml", "outcomes.jsonl", "tokens.json", "ledger.db", "canary.json")
+    for name in (*files, "data/pairs.npz", "probe/probe.json", "store/trail"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_bytes(b"")
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == 1
     assert f"does not exist, but {meant} does" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("decide", "hi", "--policy", ""),
+        ("decide", "hi", "--encoder-dir", ""),
+        ("ledger", "export", "--ledger", "ledger.db", "--force", "--out", ""),
+        ("fit", "", "--out", "new"),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_wrong_usage_and_not_this_folder(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 2
+    assert result.stderr.endswith("it is empty; give a path.\n")
+
+
+def test_a_file_that_is_no_ledger_is_told_without_the_names_of_pythons_errors(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(bytes(range(256)) * 20)
+    result = CliRunner().invoke(cli, ["ledger", "stats", "--ledger", str(tmp_path / "ledger.db")])
+    assert result.exit_code == 1
+    assert "ledger.db (file is not a database); this file is no ledger" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        (b'{"schema": "elle.tokens/1", "tokens": [], "tokens": []}', "must be JSON: key 'tokens' occurs twice"),
+        (b"", "must be JSON: a value is missing at column 1"),
+        (b"\xff\xfe\xff", "must be JSON: it begins as UTF-16 and is damaged"),
+        (b'\xef\xbb\xbf{"schema": "elle.tokens/1", "tokens": []}\r\n', ""),
+    ],
+)
+def test_a_file_of_tokens_is_read_as_other_json_is(tmp_path: Path, contents: bytes, said: str) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_bytes(contents)
+    path.chmod(0o600)
+    result = CliRunner().invoke(cli, ["token", "list", "--tokens", str(path)])
+    assert (result.exit_code, said in result.stderr) == (bool(said), True)
 
 
 def test_a_mistyped_model_or_encoder_is_answered_with_the_nearest_one(tmp_path: Path) -> None:
@@ -93,6 +141,7 @@ def test_a_table_on_a_narrow_terminal_loses_no_letter(width: int, capsys: pytest
 
 
 def test_an_empty_store_is_told_without_an_empty_table(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
     for verb in ("list", "history"):
         result = CliRunner().invoke(cli, ["policy", verb, "--store", str(tmp_path / "store")])
         assert (result.exit_code, result.stdout) == (0, "")
@@ -122,7 +171,7 @@ def test_ctrl_c_in_a_long_verb_says_how_to_go_on(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Start, "steps", stopped)
     (tmp_path / "log.jsonl").write_text('{"prompt": "Hi"}\n')
-    words = ["start", str(tmp_path / "log.jsonl"), "--strong", "a", "--weak", "b", "--max-loss", "0.1"]
+    words = ["start", str(tmp_path / "log.jsonl"), "--strong", "gpt-5", "--weak", "gpt-5-mini", "--max-loss", "0.1"]
     result = CliRunner().invoke(cli, [*words, "--offline", "--yes", "--out", str(tmp_path / "out")])
     assert result.exit_code == 1
     assert "Stopped. The same command goes on from here, and pays nothing twice." in result.stderr.splitlines()

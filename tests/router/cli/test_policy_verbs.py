@@ -46,6 +46,7 @@ def test_new_prints_the_embedded_policy_or_the_example() -> None:
 
 
 def test_an_empty_store_is_said_to_be_one_and_a_store_needs_a_name(store: Path) -> None:
+    store.mkdir()
     for verb, what in (("list", "no version"), ("history", "no change")):
         result = run(verb)
         assert result.exit_code == 0

@@ -88,7 +88,7 @@ class TestDeciding:
         router = make_router(*paths)
         assert router.decide(prompt("x")).policy.name == "one"
         assert router.decide(prompt("x", policy="two")).reason is Reason.FIXED
-        with pytest.raises(UnknownPolicyError, match="policy one has no profile 'chep'; it has none at all"):
+        with pytest.raises(UnknownPolicyError, match="policy 'one' has no profile 'chep'; it has none at all"):
             router.policy("one:chep")
         with pytest.raises(UnknownPolicyError, match=r"got 'tow'. Did you mean two\?"):
             router.policy("tow")

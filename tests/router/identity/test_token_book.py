@@ -163,7 +163,7 @@ def test_a_missing_file_and_one_that_is_no_json_say_what_to_do(tmp_path: Path) -
         TokenBook.load(tmp_path / "tokens.json")
     (tmp_path / "tokens.json").write_text("tokens: []", "utf-8")
     (tmp_path / "tokens.json").chmod(0o600)
-    with pytest.raises(ConfigError, match="is wrong: Invalid JSON"):
+    with pytest.raises(ConfigError, match="must be JSON: a value is missing"):
         TokenBook.load(tmp_path / "tokens.json")
 
 

@@ -142,6 +142,6 @@ def test_without_the_key_nobody_is_found_and_no_new_key_is_made(settings: Ledger
     with pytest.raises(ConfigError, match="there is no key"):
         forget_rows(settings, callers=["token:ann"])
     assert not key.exists()
-    with pytest.raises(ConfigError, match="there is no ledger"):
+    with pytest.raises(ConfigError, match="does not exist; `elle serve"):
         forget_rows(LedgerSettings(str(tmp_path / "none.db")), decisions=["x"])
     assert elle("--ledger", settings.place).exit_code == 2

@@ -55,7 +55,7 @@ def test_a_decision_is_kept_whole_with_its_answer(tmp_path: Path) -> None:
     query = RouteQuery.from_prompt(
         SECRET, session_id="my session", request_id="req-7", overrides=Overrides(max_cost_usd=1.0, max_risk=0.3)
     )
-    with pytest.raises(ConfigError, match="there is no ledger"):
+    with pytest.raises(ConfigError, match="does not exist; `elle serve"):
         logged(settings)
     (decision,) = decided(tmp_path, settings, RouteQuery.from_prompt(SECRET, session_id="s", request_id="req-7"))
     (found,) = logged(settings)

@@ -171,7 +171,7 @@ def test_a_damaged_canary_is_told_in_words_and_not_in_those_of_python(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("status", "--state", "none.json"), "there is no canary none.json"),
+        (("status", "--state", "none.json"), "the canary none.json does not exist; begin one"),
         (("start", "old", "--base", "old", "--max-loss", "0.1"), "a canary tries another one"),
         (("start", "", "--base", "old", "--max-loss", "0.1"), "needs the names of two policies"),
         (("start", "new", "--base", "old", "--max-loss", "0.99"), "-1<x<0.98"),
