@@ -57,6 +57,15 @@ def session_id_of(given: str, headers: Mapping[str, str], parameters: Mapping[st
     return _bounded(_found_id(given, headers, parameters))
 
 
+def ids_known_as(session: str) -> set[str]:
+    """Return the ids that a session may have in records, if a caller names it so in a header or in a body.
+
+    Headers are read as Latin-1, as HTTP says, also those of clients that write UTF-8.
+    """
+    in_header = session.encode(errors="surrogatepass").decode("latin-1")
+    return {_bounded(one) for one in (session, in_header) if one}
+
+
 def _found_id(given: str, headers: Mapping[str, str], parameters: Mapping[str, Any]) -> str:
     if given:
         return given

@@ -77,7 +77,10 @@ class FeedbackPiece:
 
     def __post_init__(self) -> None:
         if bool(self.decision_id) == bool(self.request_id):
-            raise InvalidRequestError("one of decision_id and request_id must be given.", field="decision_id")
+            got = "both" if self.decision_id else "none"
+            raise InvalidRequestError(
+                f"exactly one of decision_id and request_id must be given, got {got}.", field="decision_id"
+            )
         if self.decision_id and not is_time_id(self.decision_id):
             raise InvalidRequestError(
                 f"decision_id must be the id of a decision, got {quoted(self.decision_id)}.", field="decision_id"

@@ -30,6 +30,9 @@ _ANEW = (
     "`elle canary start --force` begins a new canary in its place."
 )
 
+#: What helps if the file was never a canary's.
+_NO_CANARY = "Give the file that `elle canary start` wrote."
+
 _SCHEMA = "elle.canary/1"
 
 #: How many bytes of a file tell whether it is a canary's, and what stands in them.
@@ -81,16 +84,24 @@ def read_canary(path: Path, *, on_change: Callable[[CanaryEvent], None] | None =
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ConfigError(f"{path} is larger than {_MOST_BYTES:,} bytes; it is no canary. {_ANEW}")
-        plain: Any = decode_json(path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise ConfigError(f"the canary {path} {not_there(path)}; begin one with `elle canary start`.") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the canary {path} cannot be read: {os_fault(error)}. {_ANEW}") from error
+    except OSError as error:
+        raise ConfigError(
+            f"the canary {path} cannot be read: {os_fault(error)}. Check the path, and the rights to it."
+        ) from error
+    # Nobody is to remove a file that was named by mistake.
+    advice = _ANEW if not data or _MARK in data[:_HEAD_BYTES] else _NO_CANARY
+    try:
+        plain: Any = decode_json(data)
+    except ValueError as error:
+        raise ConfigError(f"the canary {path} cannot be read: {os_fault(error)}. {advice}") from error
     schema = plain.get("schema") if isinstance(plain, Mapping) else None
     if schema != _SCHEMA:
         if str(schema).startswith("elle.canary/"):
             raise ConfigError(f"{path} is a canary of a newer program, {quoted(schema)}; update elle-router.")
-        raise ConfigError(f"{path} has no schema {_SCHEMA}; it is no canary. {_ANEW}")
+        raise ConfigError(f"{path} has no schema {_SCHEMA}; it is no canary. {advice}")
     more = {} if on_change is None else {"on_change": on_change}
     try:
         canary = Canary.from_json(plain["canary"], **more)
@@ -180,6 +191,8 @@ class CanaryFollower(WatchedFiles[Canary | None]):
     def told(self) -> str:
         """Return the state of the canary, and what it decides."""
         canary = self.value
+        if canary is None and self.error:
+            return ": the policies that serve decide everything"
         if canary is None:
             return ": there is no such file, so the policies that serve decide everything"
         if missing := " and ".join(map(quoted, self.missing)):

@@ -27,13 +27,19 @@ def piece_from_wire(request: pb.FeedbackRequest) -> FeedbackPiece:
     kind = _KINDS_BY_NUMBER.get(request.kind)
     if kind is None:
         raise InvalidRequestError(f"kind must be one of {', '.join(FeedbackKind)}, got none of them.", field="kind")
+    authority = _AUTHORITIES_BY_NUMBER.get(request.authority)
+    if authority is None and request.authority != pb.FEEDBACK_AUTHORITY_UNSPECIFIED:
+        # That of a newer client may be lower than the usual one, which must not count in its place.
+        raise InvalidRequestError(
+            f"authority must be one of {', '.join(FeedbackAuthority)}, got none of them.", field="authority"
+        )
     return FeedbackPiece(
         kind=kind,
         value=request.value,
         decision_id=request.decision_id,
         request_id=request.request_id,
         name=request.name,
-        authority=_AUTHORITIES_BY_NUMBER.get(request.authority),
+        authority=authority,
         source=request.source,
         idempotency_key=request.idempotency_key,
     )

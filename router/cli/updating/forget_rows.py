@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from router.asking.session_ids import ids_known_as
 from router.errors import ConfigError
 from router.ledger.records import Digester, LedgerRow, event_row
 from router.ledger.settings import LedgerSettings
@@ -83,5 +84,6 @@ def _digests(settings: LedgerSettings, callers: Sequence[str], sessions: Sequenc
         return set(), set()
     digester = Digester(settings.existing_key())
     by_caller = {digest for one in callers if (digest := digester.of_name("caller", one)) is not None}
-    by_session = {digest for one in sessions if (digest := digester.of_name("session", one)) is not None}
+    known = {name for one in sessions for name in ids_known_as(one)}
+    by_session = {digest for one in known if (digest := digester.of_name("session", one)) is not None}
     return by_caller, by_session

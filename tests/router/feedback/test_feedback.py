@@ -24,10 +24,12 @@ from router.ledger.opening import opened_reader
 from router.ledger.reader import LoggedDecision
 from router.ledger.recorder import Ledger
 from router.ledger.settings import LedgerSettings
+from router.pb import router_service_pb2 as pb
 from router.serving.server import RunningService
 from router.serving.settings import ServerSettings
 from router.times import first_id_at, new_id
 from router.values import Overrides
+from router.wire.feedback_messages import piece_from_wire
 from tests.router.ledger.rows import sqlite_ledger
 from tests.service import running
 
@@ -250,3 +252,19 @@ def test_what_became_of_the_rows_is_in_the_metrics(service: Service) -> None:
     assert values["elle_ledger_rows"][("dropped",)] == 0
     assert values["elle_ledger_down"][()] == 0
     assert {"elle_ledger_lag_seconds", "elle_ledger_spool_bytes", "elle_ledger_waiting_rows"} <= values.keys()
+
+
+def test_an_authority_that_nobody_knows_is_refused_over_grpc_and_none_is_the_usual_one() -> None:
+    message = pb.FeedbackRequest(decision_id=new_id(), kind=pb.FEEDBACK_KIND_CHECK)
+    assert piece_from_wire(message).said_by is FeedbackAuthority.VERIFIER
+    message.authority = 77  # type: ignore[assignment]
+    with pytest.raises(InvalidRequestError, match="authority must be one of user, judge, reviewer, verifier"):
+        piece_from_wire(message)
+
+
+@pytest.mark.parametrize(("names", "got"), [({}, "none"), ({"decision_id": "d", "request_id": "r"}, "both")])
+def test_exactly_one_id_must_name_the_decision(names: dict[str, str], got: str) -> None:
+    with pytest.raises(
+        InvalidRequestError, match=f"exactly one of decision_id and request_id must be given, got {got}"
+    ):
+        FeedbackPiece(FeedbackKind.THUMB, 1.0, **names)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from router.asking.session_ids import session_id_of
 from router.cli.main import cli
 from router.cli.updating.forget_rows import forget_rows
 from router.errors import ConfigError
@@ -91,6 +92,21 @@ def test_a_session_or_a_decision_goes_alone(settings: LedgerSettings) -> None:
         first = next(iter(reader.decisions())).decision_id
     assert "1 decisions, 1 answers" in elle("--ledger", settings.place, "--decision", first).stdout
     assert [text for text, _, _ in left(settings)] == ["what Bob asked"]
+
+
+@pytest.mark.parametrize("session", ["sitzung-ü", "x" * 300])
+@pytest.mark.parametrize("in_header", [True, False])
+def test_a_session_goes_by_the_id_that_its_client_wrote(
+    settings: LedgerSettings, session: str, in_header: bool
+) -> None:
+    heard = session_id_of("", {"x-session-id": session.encode().decode("latin-1")} if in_header else {}, {
+        "session_id": session
+    })  # fmt: skip
+    ledger = open_ledger(settings)
+    ledger.decided(event("token:carl", heard, "of Carl"))
+    ledger.close()
+    assert "1 decisions" in elle("--ledger", settings.place, "--session", session).stdout
+    assert "of Carl" not in [text for text, _, _ in left(settings)]
 
 
 def test_rows_of_the_spool_go_too_and_those_of_others_are_replayed(settings: LedgerSettings) -> None:

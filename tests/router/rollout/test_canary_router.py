@@ -131,6 +131,14 @@ def test_the_metrics_of_all_processes_say_how_the_canary_is_doing(service: Servi
     }
 
 
+def test_a_file_that_is_broken_at_the_start_is_not_called_missing(tmp_path: Path) -> None:
+    state = tmp_path / "canary.json"
+    state.write_text('{"schema": "elle.canary/1"')
+    assert CanaryFollower(state, lambda: ()).told() == ": the policies that serve decide everything"
+    state.unlink()
+    assert "there is no such file" in CanaryFollower(state, lambda: ()).told()
+
+
 def test_the_metrics_say_what_cannot_be_read(service: Service) -> None:
     service.begin(0.25)
     service.state.write_text("{")

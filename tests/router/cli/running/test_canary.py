@@ -189,14 +189,22 @@ def test_what_makes_no_canary_is_refused(
     assert message in done.output
 
 
-@pytest.mark.parametrize("contents", [b"", b"[]", b'{"schema": "elle.canary/1"}', b'{"schema": 3}'])
-def test_a_file_that_is_no_canary_is_refused_with_its_name(tmp_path: Path, contents: bytes) -> None:
+@pytest.mark.parametrize(
+    ("contents", "what_to_do"),
+    [
+        (b"", "without it the policy that serves decides everything"),
+        (b'{"schema": "elle.canary/1"}', "without it the policy that serves decides everything"),
+        (b"[]", "Give the file that `elle canary start` wrote"),
+        (b'{"schema": 3}', "Give the file that `elle canary start` wrote"),
+    ],
+)
+def test_a_file_that_is_no_canary_is_refused_with_its_name(tmp_path: Path, contents: bytes, what_to_do: str) -> None:
     state = tmp_path / "canary.json"
     state.write_bytes(contents)
     done = run("status", "--state", state)
     assert done.exit_code == 1
     assert "canary.json" in done.output
-    assert "without it the policy that serves decides everything" in done.output
+    assert what_to_do in done.output
 
 
 @pytest.mark.parametrize(
