@@ -64,10 +64,10 @@ def open_embeddings(path: Path, name: str | None = None) -> EmbeddingFile:
         ".safetensors": _open_safetensors,
         ".parquet": _open_parquet,
     }
-    if path.suffix not in openers:
-        raise DataError(f"embeddings must come from one of {', '.join(openers)}; got {path.name!r}")
     if (fault := path_fault(path)) is not None:
         raise DataError(f"there is no file of embeddings at {path}: it {fault}")
+    if path.suffix not in openers:
+        raise DataError(f"embeddings must come from one of {', '.join(openers)}; got {path.name!r}")
     return openers[path.suffix](path, name)
 
 

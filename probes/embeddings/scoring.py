@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.bounded.parquet import open_parquet, read_parquet
-from probes.bounded.text import path_fault
+from probes.bounded.text import did_you_mean, path_fault
 from probes.digests import json_digest
 from probes.embeddings.score_work import REASON, EmbeddingSource, FileSource, Scorer, ScoringWork
 from probes.errors import DataError
@@ -205,7 +205,8 @@ def read_scores(path: str | Path, column: str | None = None) -> tuple[NDArray[np
         raise DataError(f"{source.name} has several columns of losses; name one, as with --column: {', '.join(losses)}")
     if "row" not in names or chosen not in names:
         needed = f"{chosen!r}" if chosen else "a column of losses"
-        raise DataError(f"{source.name} must have the column 'row' and {needed}, it has {', '.join(names) or 'none'}")
+        there = f"it has {', '.join(names) or 'none'}.{did_you_mean(chosen or '', names)}"
+        raise DataError(f"{source.name} must have the column 'row' and {needed}, {there}")
     table = read_parquet(source, ["row", str(chosen)])
     if gaps := table["row"].null_count + table[chosen].null_count:
         raise DataError(f"columns 'row' and {chosen!r} of {source.name} must have no gaps, {gaps:,} values are missing")

@@ -72,6 +72,8 @@ def suspicious(loss: ArrayLike, *, deviations: float | None = None, share: float
     if (deviations is None) == (share is None):
         raise DataError("give either deviations or share, and not both")
     if share is not None:
+        if not 0.0 <= share < 1.0:
+            raise DataError(f"share must be a share in [0, 1), got {share}")
         return ~keep_between(losses, drop_hardest=share)
     if deviations is None or not deviations > 0:
         raise DataError(f"deviations must be above 0, got {deviations}")

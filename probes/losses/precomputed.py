@@ -68,10 +68,10 @@ class PairFile:
 def _reader_of(source: Path) -> Callable[[Path, list[str]], dict[str, Any]]:
     """Return what reads arrays of a file by their names. Raises DataError for an unknown ending and a missing file."""
     readers = {".npz": _read_npz, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
-    if source.suffix not in readers:
-        raise DataError(f"pairs must come from {', '.join(readers)}, got {source.name!r}; convert .pt files first")
     if (fault := path_fault(source)) is not None:
         raise DataError(f"there is no file of pairs at {source}: it {fault}")
+    if source.suffix not in readers:
+        raise DataError(f"pairs must come from {', '.join(readers)}, got {source.name!r}; convert .pt files first")
     return readers[source.suffix]
 
 

@@ -189,8 +189,8 @@ def _rows(path: Path) -> Any:
     from probes.bounded.parquet import open_parquet, read_parquet
     from probes.bounded.text import path_fault
 
-    if path_fault(path) is not None:
-        raise DataError(f"there is no file of rows at {path}.")
+    if (fault := path_fault(path)) is not None:
+        raise DataError(f"there is no file of rows at {path}: it {fault}.")
     with open_parquet(path) as file:
         names = file.schema_arrow.names
     if "row" not in names:

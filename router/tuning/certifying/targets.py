@@ -31,7 +31,8 @@ class Target:
     def __post_init__(self) -> None:
         low, high = _RANGES.get(self.kind, (0.0, np.inf))
         if not low < self.limit < high:
-            raise DataError(f"{self.kind} must lie strictly between {low:g} and {high:g}, got {self.limit}.")
+            wanted = f"lie strictly between {low:g} and {high:g}" if np.isfinite(high) else f"be a number above {low:g}"
+            raise DataError(f"{self.kind} must {wanted}, got {self.limit}.")
 
     @property
     def on_spending(self) -> bool:

@@ -264,6 +264,7 @@ def test_embeddings_of_another_width_than_the_probes_are_an_error(tmp_path, prob
 def test_missing_and_foreign_files_are_named(tmp_path):
     with pytest.raises(DataError, match="no file of embeddings"):
         open_embeddings(tmp_path / "none.npy")
+    (tmp_path / "x.csv").touch()
     with pytest.raises(DataError, match=r"\.npy, \.npz, \.safetensors, \.parquet; got 'x.csv'"):
         open_embeddings(tmp_path / "x.csv")
 

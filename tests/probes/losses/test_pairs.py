@@ -121,6 +121,7 @@ def test_ragged_or_missing_lists_are_named(tmp_path):
 def test_missing_files_and_unknown_endings_are_named(tmp_path):
     with pytest.raises(DataError, match="no file of pairs"):
         read_pairs(tmp_path / "none.npz")
+    (tmp_path / "pairs.pt").touch()
     with pytest.raises(DataError, match=r"convert .pt files first"):
         read_pairs(tmp_path / "pairs.pt")
 

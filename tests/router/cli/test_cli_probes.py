@@ -198,6 +198,15 @@ def test_change_finds_what_changed(folder: Path) -> None:
         (("select", "keep", "s.parquet", "--column", "nope", "--out", "x.parquet"), "nope"),
         (("select", "keep", "two.parquet", "--out", "x.parquet"), "name one, as with --column: loss_a, loss_b"),
         (("select", "suspicious", "s.parquet", "--out", "x.parquet"), "either deviations or share"),
+        (("select", "keep", "s.parquet", "--column", "leverag", "--out", "x.parquet"), "Did you mean leverage?"),
+        (
+            ("select", "suspicious", "s.parquet", "--share", "01", "--out", "x.parquet"),
+            "Error: share must be a share in",
+        ),
+        (
+            ("select", "label", "all.npy", "--count", "1", "--exclude", "ss.parquet", "--out", "x.parquet"),
+            "at ss.parquet: it does not exist, but s.parquet does.",
+        ),
         (("select", "stratified", "s.parquet", "--count", "801", "--out", "x.parquet"), "between 1 and the 800"),
         (("select", "label", "all.npy", "--count", "801", "--out", "x.parquet"), "at most the 800 rows"),
         (("select", "label", "all.npy", "--count", "1", "--exclude", "all.npy", "--out", "x.parquet"), "parquet file"),

@@ -28,6 +28,8 @@ from router.cli.starting.start import Start
         (("fit", "outcomesjsonl", "--out", "new"), "outcomes.jsonl"),
         (("import", "outcome.jsonl", "--out", "new.jsonl"), "outcomes.jsonl"),
         (("fit-pairs", "data/pars.npz", "--out", "new"), "data/pairs.npz"),
+        (("fit-pairs", "data/pairsnpz", "--out", "new"), "data/pairs.npz"),
+        (("select", "label", "data/pairsnpz", "--count", "1", "--out", "new.parquet"), "data/pairs.npz"),
         (("fit-pairs", "dat/pairs.npz", "--out", "new"), "data/pairs.npz"),
         (("evaluate", "prob", "outcomes.jsonl", "--weak", "a", "--strong", "b"), "probe/probe.json"),
         (("token", "list", "--tokens", "token.json"), "tokens.json"),

@@ -96,7 +96,7 @@ def test_a_damaged_ledger_is_told_in_one_line_and_an_export_of_it_leaves_nothing
 
 def test_a_key_that_does_not_exist_is_not_called_one_that_may_not_be_read(ledger: str) -> None:
     done = elle("forget", "--ledger", ledger, "--session", "s", "--ledger-key", f"{ledger}.no", status=1)
-    assert f"there is no key {ledger}.no" in done.stderr
+    assert f"the key {ledger}.no does not exist" in done.stderr
 
 
 def test_sample_draws_distinct_prompts_for_elle_collect(ledger: str, tmp_path: Path) -> None:
