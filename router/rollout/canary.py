@@ -152,8 +152,8 @@ class Canary:
             self._become(CanaryStatus.PAUSED, why)
 
     def stop(self, why: str) -> None:
-        """End the canary, so that the policy that serves decides everything again."""
-        if not self.is_over:
+        """End the canary, also one that was promoted, so that the policy that serves decides everything again."""
+        if self.share:
             self._become(CanaryStatus.STOPPED, why)
 
     def _weigh(self) -> None:

@@ -149,4 +149,6 @@ def canary_stop_verb(state: Path, author: str, reason: str, as_json: bool) -> No
     if as_json:
         print_json(canary_to_dict(file))
         return
-    click.echo(f"The canary of {file.canary.plan.policy} is {file.canary.status}.")
+    canary = file.canary
+    told = canary.status.value.replace("_", " ")
+    click.echo(f"The canary of {canary.plan.policy} is {told}, and {canary.plan.base} decides everything again.")

@@ -17,8 +17,8 @@ rollout_serving_options = with_options(
         "shadows",
         type=PATH,
         multiple=True,
-        help="A policy file that decides every request too, without acting on it; repeatable. The metrics say how it "
-        "differs.",
+        help="A policy file that decides every request of the default policy too, without acting on it; repeatable. "
+        "The metrics say how it differs.",
     ),
     click.option(
         "--canary",

@@ -104,7 +104,13 @@ def step_canary(
                 detail = {"status": event.status.value, "share": event.share, "why": event.why}
                 writer.note("canary", {"policy": file.canary.plan.policy, **detail}, actor=author)
             writer.close()
-    return file, _left_out(plan.policy, reference, sorted(losses.keys() - graded), graded - file.labelled)
+    said = _left_out(plan.policy, reference, sorted(losses.keys() - graded), graded - file.labelled)
+    if began > time.time():
+        said.append(
+            f"The canary began at {utc_text(began, ' ')}, which the clock of this machine has not reached, and no "
+            "decision of before then counts. Set the clocks right, and begin it again with --force."
+        )
+    return file, said
 
 
 def _left_out(policy: str, reference: str, strange: Sequence[str], halves: Collection[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import socket
 import ssl
 import threading
@@ -32,6 +33,8 @@ from router.serving.reloading.reloader import Reloader
 from router.serving.settings import ServerSettings
 from router.serving.watching.canary_state import canary_state
 from router.watched_files import kept_fresh
+
+log = logging.getLogger(__name__)
 
 #: Seconds that the end of a service waits for requests to the page, and between two looks at whether it has come.
 _GRACE_S, _POLL_S = 0.5, 0.1
@@ -100,7 +103,11 @@ def showing_all(settings: ServerSettings, totals: Totals, trial: Trial) -> Itera
     with contextlib.ExitStack() as stack:
         if settings.metrics_port is not None:
             tls = _newest_context(settings.tls) if settings.tls is not None else None
-            stack.enter_context(serve_metrics(totals.snapshot, settings.host, settings.metrics_port, tls=tls))
+            port = stack.enter_context(serve_metrics(totals.snapshot, settings.host, settings.metrics_port, tls=tls))
+            if not settings.metrics_port:
+                # Whoever let us choose the port has no other way to learn it.
+                scheme = "http" if tls is None else "https"
+                log.warning("metrics on %s://%s/metrics", scheme, authority(settings.host, port))
         yield stack.enter_context(serving_admin(settings, totals, trial))
 
 

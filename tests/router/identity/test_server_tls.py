@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import threading
@@ -280,3 +281,9 @@ def test_an_address_that_others_reach_needs_tls_or_the_word_of_the_operator() ->
     with pytest.raises(ConfigError, match=r"Give --tls-cert and --tls-key, or --insecure"):
         ServicePorts(ServerSettings(host="0.0.0.0"))
     ServicePorts(ServerSettings(host="0.0.0.0", insecure=True))
+
+
+def test_a_port_of_metrics_that_we_choose_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with showing_all(ServerSettings(metrics_port=0), Totals(), bytes):
+        (place,) = re.findall(r"metrics on (http://\S+)", caplog.text)
+        assert "elle_build_info" in httpx.get(place).text

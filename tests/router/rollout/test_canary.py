@@ -76,6 +76,9 @@ def test_a_good_canary_is_widened_step_by_step_and_promoted_and_every_step_is_to
     assert {event.at for event in told} == {7.0}
     assert "labels show that the mean loss is less than 0.04" in told[-1].why
     assert all(canary.policy_for(key) == "new" for key in KEYS[:50])
+    canary.stop("people complain")
+    assert all(canary.policy_for(key) == "old" for key in KEYS[:50])
+    assert told[-1].status is CanaryStatus.STOPPED
 
 
 def test_a_bad_canary_decides_nothing_any_more() -> None:

@@ -132,7 +132,8 @@ def test_without_new_labels_it_pauses(trial: Trial) -> None:
 
 def test_people_see_a_table_and_can_stop_it(trial: Trial) -> None:
     assert "5 %" in run("status", "--state", trial.state).stdout
-    assert "is stopped" in run("stop", "--state", trial.state, "--reason", "not today").stdout
+    said = run("stop", "--state", trial.state, "--reason", "not today").stdout
+    assert "is stopped, and old decides everything again" in said
     assert trial.status()["trail"][-1]["why"] == "not today"
 
 
@@ -260,6 +261,15 @@ def test_labels_that_say_nothing_are_told(trial: Trial) -> None:
     assert "1 decisions are graded, but not for both the candidate that was chosen and large" in said
     assert len(json.loads(trial.step("--labels", trial.labels).stdout)["left_out"]) == 2
     assert trial.status()["labels"] == 1
+
+
+def test_a_canary_that_begins_in_the_future_says_why_it_learns_nothing(trial: Trial) -> None:
+    trial.serve(2, drop=0.0)
+    plain = json.loads(trial.state.read_bytes())
+    plain["trail"][0]["at"] += 86400
+    trial.state.write_text(json.dumps(plain))
+    (said,) = json.loads(trial.step().stdout)["left_out"]
+    assert "which the clock of this machine has not reached" in said
 
 
 def test_without_labels_nothing_is_said_of_the_loss(trial: Trial) -> None:
