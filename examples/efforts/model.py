@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PORT = 8765
@@ -46,7 +47,10 @@ def answer_of(question: str, effort: str) -> str:
 
 def serving() -> ThreadingHTTPServer:
     """Return a server that listens on the port of `policy.yaml`; its caller runs it."""
-    return ThreadingHTTPServer(("127.0.0.1", PORT), Model)
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", PORT), Model)
+    except OSError as error:
+        sys.exit(f"The model cannot listen on port {PORT}: {error.strerror}. End the program that has it first.")
 
 
 if __name__ == "__main__":

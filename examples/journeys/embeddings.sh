@@ -2,6 +2,7 @@
 # Score and curate a folder of embeddings: no prompt and no language model is involved.
 # Run it by `sh examples/journeys/embeddings.sh`. It writes to the folder `journey`. docs/method.md explains every step.
 set -eu
+command -v elle > /dev/null || { echo "elle is not on the PATH; run \`. .venv/bin/activate\` first." >&2; exit 1; }
 python "$(dirname "$0")/sample.py" journey
 
 # Learn what a model's loss looks like from pairs of embedding and loss.

@@ -2,6 +2,7 @@
 # From a log of prompts without labels to a certified policy, with simulated models: no key, no network, no cost.
 # Run it by `sh examples/journeys/from_log.sh`. It writes to the folder `journey`. docs/collect.md explains every step.
 set -eu
+command -v elle > /dev/null || { echo "elle is not on the PATH; run \`. .venv/bin/activate\` first." >&2; exit 1; }
 python "$(dirname "$0")/sample.py" journey
 
 # Ask both models, grade, fit, tune, certify, evaluate, report. With real models: delete --offline, and --yes too, so that

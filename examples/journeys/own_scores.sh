@@ -2,6 +2,7 @@
 # From a CSV file of your own ratings to a certified policy.
 # Run it by `sh examples/journeys/own_scores.sh`. It writes to the folder `journey`. docs/tune.md explains every step.
 set -eu
+command -v elle > /dev/null || { echo "elle is not on the PATH; run \`. .venv/bin/activate\` first." >&2; exit 1; }
 python "$(dirname "$0")/sample.py" journey
 
 # The columns of the spreadsheet are called as you like; ratings from 1 to 5 become scores from 0 to 1.

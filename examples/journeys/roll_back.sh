@@ -3,6 +3,7 @@
 # Run it by `sh examples/journeys/roll_back.sh`. It writes to the folder `journey`. docs/rollout.md and docs/change.md
 # explain every step.
 set -eu
+command -v elle > /dev/null || { echo "elle is not on the PATH; run \`. .venv/bin/activate\` first." >&2; exit 1; }
 mkdir -p journey
 rm -rf journey/store journey/canary.json
 

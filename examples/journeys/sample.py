@@ -55,4 +55,7 @@ def main(folder: str = "journey") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:2])
+    except OSError as error:
+        sys.exit(f"The files cannot be written to {error.filename}: {error.strerror}. Name another folder.")

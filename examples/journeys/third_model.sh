@@ -2,6 +2,7 @@
 # Add a third model to a policy of two, with 100 labels of it. Run `sh examples/journeys/own_scores.sh` first.
 # Run it by `sh examples/journeys/third_model.sh`. docs/tune.md explains every step.
 set -eu
+command -v elle > /dev/null || { echo "elle is not on the PATH; run \`. .venv/bin/activate\` first." >&2; exit 1; }
 [ -e journey/probe ] || { echo "Run \`sh examples/journeys/own_scores.sh\` in this folder first." >&2; exit 1; }
 
 # 100 prompts that the new model answered are enough to know what it is good at.

@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -74,6 +75,44 @@ def test_a_client_without_a_service_says_which_address_it_tried_and_what_to_do(n
     (line,) = done.stderr.splitlines()
     assert address in line
     assert "by `elle serve" in line or "must be host:port" in line
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_script_without_elle_says_what_to_do_and_writes_nothing(script: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for tool in ("sh", "dirname", "mkdir", "rm"):
+        (tmp_path / "bin" / tool).symlink_to(str(shutil.which(tool)))
+    command = [str(tmp_path / "bin" / "sh"), str(script)]
+    environment = {"PATH": str(tmp_path / "bin")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "elle is not on the PATH; run `. .venv/bin/activate` first.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, str(JOURNEYS / "sample.py"), str(tmp_path / "file")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("file/embeddings: Not a directory. Name another folder.\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    command = [sys.executable, str(EXAMPLES / "efforts" / "model.py")]
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", 8765))
+            taken.listen()
+        except OSError:
+            pytest.skip("another program has the port of the example already")
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "The model cannot listen on port 8765: Address already in use. End the program that has it first.\n"
+    )
 
 
 @pytest.mark.slow
