@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -63,7 +64,9 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     except OSError as error:
         raise ArtifactError(f"{path} must be writable: {os_fault(error)}. Free the place or choose another.") from error
     finally:
-        staging.unlink(missing_ok=True)
+        # A read-only file system says so even of a file that is not there, which would hide the error before.
+        with contextlib.suppress(OSError):
+            staging.unlink(missing_ok=True)
 
 
 def _hand_on(path: Path, staging: Path, mode: int) -> None:

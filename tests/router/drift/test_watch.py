@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,17 @@ def test_a_state_that_cannot_be_written_is_logged_and_the_watch_goes_on(
     feed(watch, decision(), 1)
     watch.save()
     assert "drift state cannot be written" in caplog.text
+
+
+def test_a_state_on_a_file_system_that_cannot_be_written_is_logged_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    # Such a file system refuses to remove a file even if there is none.
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    DriftWatch(SETTINGS, state=tmp_path / "drift.json").save()
+    assert "drift state cannot be written" in caplog.text
+    assert "must be writable: Read-only file system" in caplog.text
