@@ -28,6 +28,7 @@ _HELPS = (
     ("not a database", "this file is no ledger; give the path of one, or restore it from a backup"),
     ("malformed", "the file is damaged; restore it from a backup"),
     ("no such table", "the file has lost a table; restore it from a backup"),
+    ("already exists", "the file has lost the version of its tables; restore it from a backup"),
     ("locked", "another program holds it; try again when that has ended"),
     ("unable to open", "its folder must exist, and SQLite must be able to write into it"),
     ("readonly", "SQLite must be able to write into the file and its folder"),

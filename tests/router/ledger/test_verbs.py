@@ -94,6 +94,13 @@ def test_a_damaged_ledger_is_told_in_one_line_and_an_export_of_it_leaves_nothing
     assert not out.exists() or not list(out.iterdir())
 
 
+def test_tables_without_a_version_are_told_when_they_are_to_be_brought_up_to_date(ledger: str) -> None:
+    with contextlib.closing(sqlite3.connect(ledger)) as database, database:
+        database.execute("DROP TABLE alembic_version")
+    done = elle("migrate", "--ledger", ledger, status=1)
+    assert "the file has lost the version of its tables; restore it from a backup" in done.stderr
+
+
 def test_a_key_that_does_not_exist_is_not_called_one_that_may_not_be_read(ledger: str) -> None:
     done = elle("forget", "--ledger", ledger, "--session", "s", "--ledger-key", f"{ledger}.no", status=1)
     assert f"the key {ledger}.no does not exist" in done.stderr
