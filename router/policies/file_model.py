@@ -23,6 +23,16 @@ ParameterName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 _MAX_SHOWN_FAULTS = 20
+#: What to say of a value of a wrong kind, by pydantic's type of the fault: its own words are those of programmers.
+_KINDS = {
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+}
 #: What to say of a key, by pydantic's type of the fault, where pydantic's own words are too short.
 _WORDS = {"extra_forbidden": "unknown key; remove it or correct its spelling", "missing": "must be set"}
 
@@ -56,12 +66,14 @@ def faults_text(error: ValidationError, whole: type[BaseModel], hidden: Collecti
         if problem["type"] == "union_tag_invalid":
             context = problem["ctx"]
             key, tag = context["discriminator"].strip("'"), shown(str(context["tag"]))
-            lines.append(f"  {place}.{key}: must be one of {context['expected_tags']}, got {tag!r}")
+            got = "null" if tag == "None" else repr(tag)
+            lines.append(f"  {place}.{key}: must be one of {context['expected_tags']}, got {got}")
             continue
         given = problem.get("input") if problem["loc"][-1:] not in hidden else ...
         said = json.dumps(given) if given is None or isinstance(given, bool) else shown(repr(given))
         got = f", got {said}" if isinstance(given, str | int | float) or given is None else ""
-        lines.append(f"  {place}: {shown(problem['msg'].removeprefix('Value error, '), 600)}{got}")
+        wanted = _KINDS.get(problem["type"]) or shown(problem["msg"].removeprefix("Value error, "), 600)
+        lines.append(f"  {place}: {wanted}{got}")
     if len(problems) > _MAX_SHOWN_FAULTS:
         lines.append(f"  and {len(problems) - _MAX_SHOWN_FAULTS:,} more")
     return "\n".join(lines)

@@ -53,7 +53,8 @@ class CanaryPlan:
         rising = all(a < b for a, b in zip(self.steps, self.steps[1:], strict=False))
         if not self.steps or not rising or not self.steps[0] >= LEAST_SHARE or self.steps[-1] > 1:
             raise ConfigError(
-                f"the steps of a canary must be shares that rise, from {LEAST_SHARE:g} up to 1; got {self.steps}."
+                f"the steps of a canary must be shares that rise, from {LEAST_SHARE:g} up to 1; got "
+                f"{', '.join(map(str, self.steps)) or 'none'}."
             )
         if not all(isinstance(name, str) and name for name in (self.policy, self.base)):
             raise ConfigError("a canary needs the names of two policies: the new one, and the one that serves.")

@@ -27,7 +27,6 @@ from router.values import RouteQuery
 TIME_COLUMNS = ("timestamp", "created_at", "start_time", "startTime", "time", "date")
 
 _SHOWN_ROWS = 5
-_SHOWN_LETTERS = 80
 _SHOWN_COLUMNS = 400
 #: The largest number of USD and of tokens: far beyond sense, and their sums stay within a double.
 _MOST = 1e12
@@ -194,7 +193,7 @@ class OutcomeTable:
             numbers = [math.nan if v is None else n for v, n in zip(values, numbers, strict=True)]
         bad = [i for i, number in enumerate(numbers) if not _within(number, high, optional)]
         if bad:
-            first = repr(values[bad[0]])[:_SHOWN_LETTERS]
+            first = quoted(values[bad[0]])
             missing = values[bad[0]] is None or values[bad[0]] != values[bad[0]]
             hint = " Leave out the rows of answers without one." if missing else ""
             raise DataError(

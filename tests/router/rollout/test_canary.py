@@ -203,3 +203,10 @@ def test_an_infinite_number_in_a_state_is_refused() -> None:
     plain = Canary(CanaryPlan("c", "new", "old", 0.02)).to_json() | {"step": float("inf")}
     with pytest.raises(ConfigError, match="no state of a canary"):
         Canary.from_json(plain)
+
+
+@pytest.mark.parametrize(("steps", "said"), [((0.5, 0.1), "got 0.5, 0.1."), ((), "got none.")])
+def test_steps_that_do_not_rise_are_told_as_a_person_writes_them(steps: tuple[float, ...], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(steps=steps)
+    assert str(caught.value).endswith(said)

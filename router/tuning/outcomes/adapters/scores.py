@@ -53,7 +53,8 @@ class ScoreOptions:
     def __post_init__(self) -> None:
         if self.span is not None and not (all(map(math.isfinite, self.span)) and self.span[0] != self.span[1]):
             raise DataError(
-                f"--score-range must be the worst and the best score, two different numbers; got {self.span}."
+                f"--score-range must be the worst and the best score, two different numbers; got "
+                f"{self.span[0]:g} {self.span[1]:g}."
             )
 
 

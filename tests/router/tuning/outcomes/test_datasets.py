@@ -94,10 +94,11 @@ def without(name: str) -> list[dict[str, Any]]:
     ("rows", "message"),
     [
         (changed(1, score=1.5), "score must be a number, 0 to 1; line 2, the first is 1.5"),
-        (changed(1, score=None), "line 2, the first is None. Leave out the rows of answers without one."),
+        (changed(1, score=None), "line 2, the first is nothing. Leave out the rows of answers without one."),
         (changed(1, score=float("nan")), "line 2, the first is nan. Leave out the rows of answers without one."),
+        (changed(1, score=True), "line 2, the first is true."),
+        (changed(1, score={"a": 1}), "line 2, the first is an object."),
         (changed(1, score="good"), "line 2, the first is 'good'"),
-        (changed(1, score=True), "line 2, the first is True"),
         (changed(2, cost_usd=-1), "cost_usd must be a number, 0 to 1e+12; line 3"),
         (changed(2, cost_usd=1e308), "cost_usd must be a number, 0 to 1e+12; line 3"),
         (changed(2, input_tokens=1e300), "input_tokens must be a number, 0 to 1e+12; line 3"),

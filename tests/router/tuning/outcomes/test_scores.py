@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from probes.errors import DataError
 from router.cli.main import cli
 from router.tuning.outcomes.adapters import ImportOptions, import_outcomes
-from router.tuning.outcomes.adapters.scores import parse_score_map
+from router.tuning.outcomes.adapters.scores import ScoreOptions, parse_score_map
 from router.tuning.outcomes.adapters.summary import ImportSummary
 from router.tuning.outcomes.datasets import read_outcomes
 
@@ -265,3 +265,8 @@ def test_a_failure_in_the_metadata_of_a_log_is_a_failure_and_not_a_missing_score
 def test_empty_ranges_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be the worst and the best"):
         numbers(tmp_path, [1], score_range=(1.0, 1.0))
+
+
+def test_a_range_of_one_score_is_told_as_it_was_written() -> None:
+    with pytest.raises(DataError, match=r"two different numbers; got 1 1\.$"):
+        ScoreOptions(span=(1.0, 1.0))
