@@ -58,7 +58,8 @@ def faults_text(error: ValidationError, whole: type[BaseModel], hidden: Collecti
     at_fault = {problem["loc"][:n] for problem in problems for n in range(len(problem["loc"]))}
     problems = [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in at_fault]
     for problem in problems[:_MAX_SHOWN_FAULTS]:
-        place = ".".join("null" if part == "None" else shown(str(part)) for part in problem["loc"]) or "(whole file)"
+        keys = [str(part) for part in problem["loc"] if not _is_alternative(part)]
+        place = ".".join("null" if key == "None" else shown(key) for key in keys) or "(whole file)"
         if words := _WORDS.get(problem["type"]):
             hint = _hint(whole, problem["loc"]) if problem["type"] == "extra_forbidden" else ""
             lines.append(f"  {place}: {words}{hint}")
@@ -77,6 +78,14 @@ def faults_text(error: ValidationError, whole: type[BaseModel], hidden: Collecti
     if len(problems) > _MAX_SHOWN_FAULTS:
         lines.append(f"  and {len(problems) - _MAX_SHOWN_FAULTS:,} more")
     return "\n".join(lines)
+
+
+def _is_alternative(part: int | str) -> bool:
+    """Return whether a part of a place is no key of the file, but pydantic's word for one of several forms of a value.
+
+    Such words are `literal['litellm']`, and the name of the class `Prices`.
+    """
+    return str(part).startswith("literal[") or part in {one.__name__ for one in StrictModel.__subclasses__()}
 
 
 def _hint(whole: type[BaseModel], loc: tuple[int | str, ...]) -> str:

@@ -48,6 +48,12 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("thresholds: [0.1]", "thresholds: [1.5]", "less than or equal to 1"),
         ("name: large, model", "name: small, model", "candidate names must be distinct, small"),
         ("kind: gain", "kind: vibes", "rule.kind: must be one of 'gain', 'risk_bound', 'cost', 'fixed', got 'vibes'"),
+        (
+            "model: openai/small}",
+            "model: openai/small, prices: {a: 1}}",
+            "candidates.0.prices.a: unknown key; remove it or correct its spelling\n"
+            "  candidates.0.prices: Input should be 'litellm'",
+        ),
         ("kind: gain", "kind: null", "rule.kind: must be one of 'gain', 'risk_bound', 'cost', 'fixed', got null"),
         ("safe_default: large", "safe_default: null", "safe_default: must be text, got null"),
         ("name: two-tiers", "name: true", "name: must be text, got true"),
