@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from probes.bounded.text import not_there
 from router.errors import ConfigError
 from router.quoting import quoted
 
@@ -173,8 +172,7 @@ def _read_key(path: Path) -> bytes:
             key = file.read(_MOST_KEY_BYTES).strip()
     except FileNotFoundError as error:
         raise ConfigError(
-            f"the key {path} {not_there(path)}; the key of a ledger lies where the service made it, and --ledger-key "
-            "names it."
+            f"there is no key {path}; the key of a ledger lies where the service made it, and --ledger-key names it."
         ) from error
     except OSError as error:
         raise ConfigError(f"cannot read the key {path} ({error.strerror}); check who may read it.") from error

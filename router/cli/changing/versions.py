@@ -153,7 +153,9 @@ def policy_validate_verb(what: str, store: str | None, encoder_dir: Path | None,
     """Check WHAT, a policy file or a version in the store, as `elle policy activate` does first."""
     if store is None and not Path(what).exists():
         raise click.UsageError(f"there is no file {what}; give --store if it is a version in a store.")
-    policy, _ = _checked(None if store is None else _open(store), what, encoder_dir)
+    # A file is checked without the store, which may not exist before the first version is activated.
+    opened = None if store is None or Path(what).exists() else _open(store)
+    policy, _ = _checked(opened, what, encoder_dir)
     if as_json:
         print_json({"valid": True, "policy": policy.ref.name, "digest": policy.ref.digest})
     else:

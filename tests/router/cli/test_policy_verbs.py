@@ -126,6 +126,7 @@ def test_a_policy_file_is_validated_without_a_store(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("ELLE_STORE", raising=False)
     path = write_policy(tmp_path, probe=None, rule=FIXED)
     assert "can be activated" in run("validate", path).output
+    assert "can be activated" in run("validate", path, "--store", str(tmp_path / "later")).output
     assert "give --store" in run("validate", "abcdef").output
 
 
