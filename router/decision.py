@@ -195,4 +195,7 @@ class RoutingDecision:
 
     def expected_usd(self, candidate: str) -> float | None:
         """Return what an answer of this candidate is expected to cost in USD, or None if its price is not known."""
-        return next((one.expected_cost_usd for one in self.candidates if one.candidate == candidate), None)
+        for one in self.candidates:
+            if one.candidate == candidate:
+                return one.expected_cost_usd
+        return None

@@ -7,7 +7,7 @@ import hmac
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -65,9 +65,10 @@ class Digester:
         return digest.hexdigest()[:_DIGEST_DIGITS]
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """Holds what the row of a decision is made of, without the request itself, which may hold pictures.
+
+    It is made in the event loop, where a tuple takes a third of the time of a frozen dataclass.
 
     Attributes:
         decision: the decision record.
@@ -230,7 +231,7 @@ def event_row(kind: str, detail: Mapping[str, Any], *, policy_digest: str | None
 
 def _overrides(overrides: Overrides) -> dict[str, Any] | None:
     """Return the overrides that were given, or None for none."""
-    if overrides == NO_OVERRIDES:
+    if overrides is NO_OVERRIDES or overrides == NO_OVERRIDES:
         return None
     return {name: value for name, value in asdict(overrides).items() if value not in (None, (), "")}
 

@@ -37,7 +37,7 @@ from router.cli.starting.start import Start
         (("ledger", "stats", "--ledger", "ledgr.db"), "ledger.db"),
         (("canary", "status", "--state", "canry.json"), "canary.json"),
         (("policy", "list", "--store", "stre"), "store"),
-        (("policy", "validate", "policy.yaml", "--store", "stre"), "store"),
+        (("policy", "show", "default", "--store", "stre"), "store"),
         (("policy", "rollback", "default", "--reason", "x", "--store", "stre"), "store"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else value,
