@@ -9,8 +9,8 @@ the very same service differ by some percent for as long as they run, depending 
 ledger's cost could not be told from that. Every prompt is new, so each is encoded. Client, service and database share
 the machine. Services are started anew several times.
 
-- `throughput_cost`: 1 - decisions a second with the ledger / without, as the median over rounds with its 95 % bootstrap
-  interval, because a neighbour on the machine makes single rounds a multiple slower;
+- `throughput_cost`: 1 - decisions a second with the ledger / without, the geometric mean of both parts without it, as
+  the median over rounds with its 95 % bootstrap interval, because a neighbour makes single rounds a multiple slower;
 - `cpu_cost`: CPU seconds of the service and of the database's processes per decision with the ledger / without - 1, in
   the same way;
 - `cpu_us`: CPU microseconds per decision of the ledger's thread, and of the database's processes;
@@ -246,10 +246,20 @@ def figures_of(name: str, starts: list[Served]) -> dict[str, Any]:
 
 
 def costs(rounds: list[dict[str, Part]], mode: str) -> dict[str, list[float]]:
-    """Return what a mode costs against `off`: of the throughput, and of the computing time, with intervals."""
-    slower = [math.log(one[mode].per_s / one["off"].per_s) for one in rounds]
-    more = [math.log(one[mode].cpu_per_decision_s / one["off"].cpu_per_decision_s) for one in rounds]
+    """Return what a mode costs against those without the ledger: of throughput and computing time, with intervals."""
+    others = [[one[name] for name in _MODES if name not in {"on", mode}] for one in rounds]
+    slower = [
+        _mean_log([one[mode].per_s / other.per_s for other in off]) for one, off in zip(rounds, others, strict=True)
+    ]
+    more = [
+        _mean_log([one[mode].cpu_per_decision_s / other.cpu_per_decision_s for other in off])
+        for one, off in zip(rounds, others, strict=True)
+    ]
     return {"throughput_cost": _median_cost(slower, -1), "cpu_cost": _median_cost(more, 1)}
+
+
+def _mean_log(ratios: list[float]) -> float:
+    return float(np.mean(np.log(ratios)))
 
 
 def _median_cost(logs: list[float], sign: int) -> list[float]:
