@@ -172,8 +172,8 @@ def _read_key(path: Path) -> bytes:
             key = file.read(_MOST_KEY_BYTES).strip()
     except FileNotFoundError as error:
         raise ConfigError(
-            f"the key {path} does not exist; the key of a ledger lies where the service made it, and --ledger-key names "
-            "it."
+            f"the key {path} does not exist; the key of a ledger lies where the service made it, and --ledger-key "
+            "names it."
         ) from error
     except OSError as error:
         raise ConfigError(f"cannot read the key {path} ({error.strerror}); check who may read it.") from error

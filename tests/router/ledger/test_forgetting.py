@@ -155,7 +155,7 @@ def test_who_was_never_there_is_said(settings: LedgerSettings) -> None:
 def test_without_the_key_nobody_is_found_and_no_new_key_is_made(settings: LedgerSettings, tmp_path: Path) -> None:
     key = Path(f"{settings.place}.key")
     key.unlink()
-    with pytest.raises(ConfigError, match="ledger.db.key does not exist; the key of a ledger"):
+    with pytest.raises(ConfigError, match=r"ledger\.db\.key does not exist; the key of a ledger"):
         forget_rows(settings, callers=["token:ann"])
     assert not key.exists()
     with pytest.raises(ConfigError, match="does not exist; `elle serve"):
