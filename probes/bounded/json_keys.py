@@ -12,7 +12,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:]', re.DOTALL)
 
 
 class RepeatedKeyError(ValueError):
-    """An object of a JSON text names a key twice. The message says which key, and where if that is known."""
+    """Says that an object of a JSON text has the same key twice. The message names the key, and its place if known."""
 
 
 class EachKeyOnce(json.JSONDecoder):
@@ -35,7 +35,7 @@ def loads(text: str, **settings: Any) -> Any:
 
 
 def place_in(text: str, position: int) -> str:
-    """Return where a character of a text stands, as in "at line 3, column 14", or "at column 14" of a single line."""
+    """Return the line and column of a position, as in "at line 3, column 14"; a text of one line has a column only."""
     position = min(position, len(text.rstrip()))
     line, before = text.count("\n", 0, position) + 1, text.rfind("\n", 0, position)
     column = f"column {position - before}"

@@ -172,7 +172,7 @@ def json_fault(error: ValueError) -> str:
 
 
 def fields_fault(error: Exception) -> str:
-    """Return what keeps the fields of a file from being read, as in "it lacks 'step'", in no words of Python's."""
+    """Return in plain words why the fields of a file cannot be read, as in "it lacks 'step'"."""
     if isinstance(error, KeyError):
         return f"it lacks {error}"
     return str(error).rstrip(".") if isinstance(error, ProbesError) else "it holds a value of a wrong kind"

@@ -78,7 +78,7 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
 
 
 def driver_words(error: sa.exc.SQLAlchemyError) -> str:
-    """Return in one line what the driver of the database says, as in `no such table: decisions`."""
+    """Return the message of the database driver in one line, as in `no such table: decisions`."""
     cause = getattr(error, "orig", None)
     if cause is None:
         # SQLAlchemy's own message quotes the statement and its values; that of the driver does not.

@@ -68,7 +68,7 @@ class Digester:
 class Decided(NamedTuple):
     """Holds what the row of a decision is made of, without the request itself, which may hold pictures.
 
-    It is made in the event loop, where a tuple takes a third of the time of a frozen dataclass.
+    It is a tuple because the event loop makes it, and a frozen dataclass takes longer to make.
 
     Attributes:
         decision: the decision record.

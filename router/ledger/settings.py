@@ -22,7 +22,7 @@ _MOST_KEY_BYTES = 4096
 _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
-#: What helps if the driver of SQLite says so.
+#: A part of a message of SQLite's driver, and what a person can do about it.
 _HELPS = (
     ("not a database", "this file is no ledger; give the path of one, or restore it from a backup"),
     ("malformed", "the file is damaged; restore it from a backup"),
@@ -79,7 +79,7 @@ class DatabaseSettings:
         return f"postgresql://{parts.hostname or ''}{parts.path}"
 
     def unusable(self, words: str) -> str:
-        """Return in one line that the database cannot be used, why, and what helps. `words`: what its driver says."""
+        """Return an error message of one line for a database that fails. `words`: the message of its driver."""
         helps = (helps for said, helps in _HELPS if self.is_sqlite and said in words)
         return f"cannot use the ledger {self.name} ({words}); {next(helps, _ELSE_HELPS)}."
 

@@ -142,7 +142,7 @@ def canary_status_verb(state: Path, as_json: bool) -> None:
 @click.option("--reason", required=True, help="Why, for the audit trail.")
 @JSON
 def canary_stop_verb(state: Path, author: str, reason: str, as_json: bool) -> None:
-    """End a canary, so that the policy that serves decides everything again within two seconds."""
+    """End a canary: within two seconds the policy that served before decides all requests again."""
     from router.cli.steps.canary_files import canary_to_dict, stop_canary
 
     file = stop_canary(state, reason, author)

@@ -70,7 +70,7 @@ def compare_verb(policy_a: Path, policy_b: Path, ledger: str, since: datetime.da
 
 
 def _names(first: Path, second: Path) -> tuple[str, str]:
-    """Return what the two policies are called: their files without suffix, or their paths if those are the same."""
+    """Return a name for each policy: that of its file without the suffix, or its path if both files have one name."""
     return (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
 
 

@@ -29,7 +29,7 @@ _PLACE = "the path of an SQLite file, or a URL postgresql://USER@HOST/DATABASE"
 
 
 class LedgerPlace(click.types.StringParamType):
-    """The place of a ledger. One that no ledger can have is wrong usage."""
+    """An option that names a ledger: the path of a file or a URL of PostgreSQL. Anything else is wrong usage."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the place as it was given."""
